@@ -1,0 +1,812 @@
+"""One HTTP/1.1 connection: heads in, answers out, in order.
+
+The event loop reads into one buffer shared by all connections and only leftovers are kept per connection.
+Requests whose body is already here are finished inline; larger bodies and files go to a body loop while the
+transport's reading is paused. Rules that live here: one exchange at a time; nothing is parsed after an
+error; a client that is told no gets time to read it; a half-closed client still gets its answer.
+"""
+
+import asyncio
+import contextlib
+import functools
+import logging
+import os
+import socket
+from enum import IntEnum
+from typing import TYPE_CHECKING, Any, Final
+
+from hmac_file_server.http.body import BodyCut, BodyEnd, BodySink
+from hmac_file_server.http.bodyloop import BodyLoop, ReceiveJob, SendJob
+from hmac_file_server.http.chunked import ChunkedDecoder
+from hmac_file_server.http.errors import HttpError
+from hmac_file_server.http.exchange import CUT, UNTOUCHED, WHOLE, BodyDone, Exchange
+from hmac_file_server.http.request import HeadParser, Request
+from hmac_file_server.http.response import REASONS, FileSource, Response, problem_response
+
+if TYPE_CHECKING:
+    from hmac_file_server.http.listener import Listener
+
+_log = logging.getLogger(__name__)
+
+_FED_BYTES_MAX: Final = 1024 * 1024
+_READ_STEP: Final = 128 * 1024
+_CR: Final = 13
+_NO_SPAN: Final = bytearray()
+
+
+class State(IntEnum):
+    """Where a connection stands."""
+
+    IDLE = 0  # between requests, or a head is incomplete
+    HANDLING = 1  # a handler has the exchange and has not answered
+    COLLECTING = 2  # a small body is being gathered in memory
+    OFFLOADED = 3  # a body loop reads the body
+    SENDING = 4  # a file is on its way out
+    LINGERING = 5  # answered early; what the client still sends is read and dropped
+    CLOSED = 6
+
+
+class Connection(asyncio.BufferedProtocol):
+    """The protocol object of one accepted socket."""
+
+    __slots__ = (
+        "_burst",
+        "_close_after",
+        "_collect_done",
+        "_collect_need",
+        "_collect_sink",
+        "_drained",
+        "_end",
+        "_eof",
+        "_exchange",
+        "_fed_job",
+        "_fed_outstanding",
+        "_job",
+        "_linger_left",
+        "_loop",
+        "_out",
+        "_own",
+        "_parser",
+        "_position",
+        "_processing",
+        "_source",
+        "_tls",
+        "_transport",
+        "_write_paused",
+        "_yielded",
+        "deadline",
+        "listener",
+        "peer",
+        "state",
+    )
+
+    def __init__(self, listener: "Listener") -> None:
+        self.listener = listener
+        self.state = State.IDLE
+        self.deadline = 0.0
+        self.peer = ""
+        self._transport: Any = None
+        self._parser = HeadParser(listener.known_hosts)
+        self._own = _NO_SPAN
+        self._source = _NO_SPAN
+        self._position = 0
+        self._end = 0
+        self._out: list[bytes] = []
+        self._processing = False
+        self._exchange: Exchange | None = None
+        self._loop: BodyLoop | None = None
+        self._job: ReceiveJob | None = None
+        self._fed_job: ReceiveJob | None = None
+        self._fed_outstanding = 0
+        self._close_after = False
+        self._eof = False
+        self._write_paused = False
+        self._yielded = False
+        self._drained: Any = None
+        self._linger_left = 0
+        self._burst = 0
+        self._tls = False
+        self._collect_need = 0
+        self._collect_sink: BodySink | None = None
+        self._collect_done: BodyDone | None = None
+
+    # ---- asyncio.BufferedProtocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """A socket was accepted."""
+        self._transport = transport
+        address = transport.get_extra_info("peername")
+        if isinstance(address, tuple):
+            self.peer = f"[{address[0]}]:{address[1]}" if ":" in address[0] else f"{address[0]}:{address[1]}"
+        else:
+            self.peer = "unix"
+        self._tls = transport.get_extra_info("sslcontext") is not None
+        listener = self.listener
+        self.deadline = listener.now() + listener.limits.header_timeout
+        if not listener.adopt(self):
+            self._refuse(HttpError(503, "too_many_connections", "The server has too many connections."))
+
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002
+        """The one hot buffer of this event loop: filled and used up before the loop turns."""
+        return self.listener.view
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Bytes arrived in the shared buffer."""
+        state = self.state
+        if state == State.OFFLOADED:
+            self._feed(bytes(self.listener.view[:nbytes]))
+            return
+        if state == State.LINGERING:
+            self._linger_left -= nbytes
+            if self._linger_left <= 0:
+                self.abort()
+            return
+        if state == State.CLOSED:
+            return
+        if self._own:
+            self._own += self.listener.view[:nbytes]
+            self._turn(self._own, len(self._own), fresh=False)
+        else:
+            self._turn(self.listener.buffer, nbytes, fresh=True)
+
+    def eof_received(self) -> bool:
+        """The client will send no more. What it asked for before is still answered (half-close)."""
+        self._eof = True
+        state = self.state
+        if state == State.OFFLOADED:
+            self._feed(b"")
+        elif state == State.COLLECTING:
+            self._cut_collecting(BodyCut.DISCONNECTED)
+        elif state in {State.LINGERING, State.CLOSED} or (state == State.IDLE and not self._yielded):
+            return False
+        return not self._tls
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
+        """The socket is gone."""
+        state, self.state = self.state, State.CLOSED
+        if state == State.OFFLOADED:
+            if self._fed_job is not None:
+                self._feed(b"")
+            else:
+                self.abort_body()
+        elif state == State.COLLECTING:
+            done = self._collect_done
+            self._stop_collecting()
+            if done is not None:
+                self._call_done(done, BodyEnd(0, BodyCut.DISCONNECTED))
+        self._own = _NO_SPAN
+        self.listener.forget(self)
+        self._call_drained()
+
+    def pause_writing(self) -> None:
+        """The client reads slower than we write."""
+        self._write_paused = True
+        if self.state == State.IDLE:
+            self.deadline = self.listener.now() + self.listener.limits.send_stall_timeout
+
+    def resume_writing(self) -> None:
+        """What was written has left user space, or nearly."""
+        self._write_paused = False
+        if self._drained is not None:
+            self._call_drained()
+        elif self._yielded:
+            self._resume()
+
+    def _call_drained(self) -> None:
+        drained, self._drained = self._drained, None
+        if drained is not None:
+            drained()
+
+    # ---- requests in
+
+    def _turn(self, source: bytearray, end: int, *, fresh: bool) -> None:
+        """Work through a buffer, then keep what is left of it and send what was answered.
+
+        `fresh`: nothing of an earlier read is in it.
+        """
+        self._source = source
+        self._position = 0
+        self._end = end
+        self._burst = 0
+        self._yielded = False
+        self._processing = True
+        try:
+            if self.state == State.COLLECTING:
+                self._collected()
+            self._requests()
+        except HttpError as error:
+            self._refuse(error)
+        except Exception:
+            _log.exception("request handling failed")
+            self._exchange = None
+            self._out.clear()
+            self.abort()
+        finally:
+            self._processing = False
+        self._keep_rest(fresh=fresh)
+        if self._out:
+            self._flush()
+
+    def _requests(self) -> None:
+        limits = self.listener.limits
+        while self.state == State.IDLE and self._position < self._end:
+            if self._write_paused or self._burst >= limits.pipeline_burst:
+                self._yield()
+                return
+            source = self._source
+            position = self._position
+            if source[position] == _CR:
+                if source[position : position + 2] not in {b"\r\n", b"\r"}:
+                    raise HttpError(400, "bad_request_line", "The request line is malformed.")
+                if self._end - position < 3:
+                    return
+                # One empty line before a request line is forgiven (RFC 9112 section 2.2).
+                position += 2
+                if source[position] == _CR:
+                    raise HttpError(400, "bad_request_line", "The request line is malformed.")
+            stop = source.find(b"\r\n\r\n", position, self._end) + 4
+            if stop < 4:
+                self._check_partial(source, position)
+                return
+            if stop - position > limits.head_bytes:
+                raise self._too_long(source, position)
+            head = bytes(memoryview(source)[position:stop])
+            request = self._parser.parse(head, limits.head_fields, limits.target_bytes)
+            self._position = stop
+            self._burst += 1
+            self._dispatch(request)
+
+    def _check_partial(self, source: bytearray, position: int) -> None:
+        """Refuse early what can no longer become a good head."""
+        size = self._end - position
+        limits = self.listener.limits
+        if size > limits.head_bytes:
+            raise self._too_long(source, position)
+        line_end = source.find(b"\n", position, self._end)
+        if line_end >= position and source[line_end - 1 : line_end] != b"\r":
+            raise HttpError(400, "bad_request_line", "Lines end in CRLF.")
+        if line_end < 0 and size > limits.target_bytes + 64:
+            raise HttpError(414, "target_too_long", "The request target is too long.")
+        if source.find(b"\n\n", position, self._end) >= 0:
+            raise HttpError(400, "bad_request", "Lines end in CRLF.")
+
+    def _too_long(self, source: bytearray, position: int) -> HttpError:
+        line_end = source.find(b"\r\n", position, self._end)
+        if line_end < 0 or line_end - position > self.listener.limits.target_bytes + 64:
+            return HttpError(414, "target_too_long", "The request target is too long.")
+        return HttpError(431, "head_too_long", "The request head is too long.")
+
+    def _dispatch(self, request: Request) -> None:
+        self._exchange = exchange = Exchange(self, request)
+        self.state = State.HANDLING
+        self.deadline = 0.0
+        if not request.keep_alive or self.listener.draining:
+            self._close_after = True
+        try:
+            self.listener.handler(exchange)
+        except HttpError as error:
+            if exchange.answered:
+                raise
+            exchange.respond(self._problem(error, exchange))
+        except Exception:
+            self._handler_failed(exchange)
+
+    def _handler_failed(self, exchange: Exchange) -> None:
+        _log.exception("handler failed in request %s", exchange.request_id)
+        if not exchange.answered:
+            self._close_after = True
+            exchange.respond(
+                self._problem(HttpError(500, "internal_error", "The server failed; the log says why."), exchange)
+            )
+
+    def _problem(self, error: HttpError, exchange: Exchange) -> Response:
+        title = REASONS.get(error.status, b"Error").decode("ascii")
+        return problem_response(error.status, error.code, title, error.detail, exchange.request_id)
+
+    def _refuse(self, error: HttpError) -> None:
+        """Answer what could not even be parsed, and close."""
+        listener = self.listener
+        title = REASONS.get(error.status, b"Error").decode("ascii")
+        response = problem_response(error.status, error.code, title, error.detail, listener.next_request_id())
+        self._out.append(response.render_head(listener.common.now(), keep_alive=False, http10=False) + response.body)
+        listener.on_refused(self, error.status, error.code)
+        self._exchange = None
+        self._linger()
+
+    def _yield(self) -> None:
+        """Let others run; go on when the output has drained, or in the next loop turn."""
+        self._yielded = True
+        self._pause_reading()
+        if not self._write_paused:
+            self.listener.call_later_turn(self._resume)
+
+    def _resume(self) -> None:
+        """Go on with requests that were kept."""
+        if self.state != State.IDLE or self._processing:
+            return
+        self._resume_reading()
+        if self._own:
+            self._turn(self._own, len(self._own), fresh=True)
+        else:
+            self._yielded = False
+            if self._eof:
+                self._close()
+
+    def _keep_rest(self, *, fresh: bool) -> None:
+        state = self.state
+        rest = self._end - self._position
+        if rest and state < State.LINGERING:
+            if self._position or self._source is not self._own:
+                self._own = bytearray(memoryview(self._source)[self._position : self._end])
+        else:
+            self._own = _NO_SPAN
+        self._source = _NO_SPAN
+        self._position = self._end = 0
+        listener = self.listener
+        if state == State.IDLE:
+            if self._yielded:
+                return
+            if self._eof:
+                self._close()
+            elif not rest:
+                self.deadline = listener.now() + listener.limits.idle_timeout
+            elif fresh or self._burst:
+                # From the first byte of a head, not from its latest one.
+                self.deadline = listener.now() + listener.limits.header_timeout
+        elif rest > listener.limits.pending_bytes and state in {State.HANDLING, State.SENDING}:
+            self._pause_reading()
+
+    # ---- bodies
+
+    def body_arrived(self, request: Request) -> bool:
+        """True when the body has a known length and all of it lies in the source."""
+        length = request.content_length
+        return not request.chunked and (length is None or length <= self._end - self._position)
+
+    def receive(self, exchange: Exchange, sink: BodySink, done: BodyDone, limit: int | None) -> None:
+        """See `Exchange.receive`."""
+        if exchange.body != UNTOUCHED:
+            raise RuntimeError("the body of this request was taken before")
+        if self.state != State.HANDLING or exchange is not self._exchange:
+            exchange.body = CUT
+            done(BodyEnd(0, BodyCut.DISCONNECTED))
+            return
+        if self._processing:
+            self._receive(exchange, sink, done, limit)
+            return
+        self._source = self._own
+        self._end = len(self._own)
+        self._processing = True
+        try:
+            self._receive(exchange, sink, done, limit)
+        finally:
+            self._processing = False
+        self._keep_rest(fresh=True)
+        self._flush()
+        self._resume()
+
+    def _receive(self, exchange: Exchange, sink: BodySink, done: BodyDone, limit: int | None) -> None:
+        request = exchange.request
+        if request.chunked:
+            self._receive_chunked(exchange, sink, done, limit)
+            return
+        length = request.content_length or 0
+        available = self._end - self._position
+        if length <= available:
+            exchange.body = WHOLE
+            start = self._position
+            self._position += length
+            end = BodyEnd(length)
+            if length:
+                with memoryview(self._source) as whole, whole[start : start + length] as view:
+                    end = _write(sink, view)
+            done(end)
+            return
+        self._continue(request, available)
+        listener = self.listener
+        limits = listener.limits
+        if length <= limits.collect_bytes and listener.collecting + length <= limits.collect_total:
+            listener.collecting += length
+            self.state = State.COLLECTING
+            self._collect_need = length
+            self._collect_sink = sink
+            self._collect_done = done
+            self.deadline = listener.now() + limits.stall_timeout
+            return
+        prefix = bytes(memoryview(self._source)[self._position : self._end])
+        self._position = self._end
+        self._offload(sink, done, length=length, decoder=None, limit=None, prefix=prefix)
+
+    def _receive_chunked(self, exchange: Exchange, sink: BodySink, done: BodyDone, limit: int | None) -> None:
+        decoder = ChunkedDecoder()
+        available = self._end - self._position
+        received = 0
+        end: BodyEnd | None = None
+        with memoryview(self._source) as whole, whole[self._position : self._end] as view:
+            try:
+                spans, used = decoder.feed(view)
+                self._position += used
+                for start, stop in spans:
+                    if limit is not None and received + stop - start > limit:
+                        end = BodyEnd(received, BodyCut.TOO_LARGE)
+                        break
+                    with view[start:stop] as piece:
+                        sink.write(piece)
+                    received += stop - start
+            except HttpError as error:
+                end = BodyEnd(received, BodyCut.MALFORMED, error)
+            except Exception as error:
+                end = BodyEnd(received, BodyCut.REFUSED, error)
+        if end is None and decoder.done:
+            exchange.body = WHOLE
+            done(BodyEnd(received))
+        elif end is not None:
+            exchange.body = CUT
+            done(end)
+        else:
+            self._continue(exchange.request, available)
+            self._offload(sink, done, length=None, decoder=decoder, limit=limit, prefix=b"")
+
+    def _continue(self, request: Request, available: int) -> None:
+        if request.expects_continue and not available:
+            # A client that began its body without waiting needs no invitation (RFC 9110 section 10.1.1).
+            self._out.append(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def send_interim(self, exchange: Exchange, status: int, head: bytes) -> None:
+        """See `Exchange.interim`."""
+        if exchange.request.http10 or exchange is not self._exchange or self.state == State.CLOSED:
+            return
+        self._out.append(b"HTTP/1.1 %d %s\r\n%s\r\n" % (status, REASONS.get(status, b"Interim"), head))
+        if not self._processing:
+            self._flush()
+
+    def _collected(self) -> None:
+        """More of a small body arrived."""
+        need = self._collect_need
+        if self._end - self._position < need:
+            self.deadline = self.listener.now() + self.listener.limits.stall_timeout
+            return
+        sink, done, exchange = self._collect_sink, self._collect_done, self._exchange
+        self._stop_collecting()
+        self.state = State.HANDLING
+        self.deadline = 0.0
+        if sink is None or done is None or exchange is None:
+            return
+        exchange.body = WHOLE
+        start = self._position
+        self._position += need
+        with memoryview(self._source) as whole, whole[start : start + need] as view:
+            end = _write(sink, view)
+        self._call_done(done, end)
+
+    def _stop_collecting(self) -> None:
+        self.listener.collecting -= self._collect_need
+        self._collect_need = 0
+        self._collect_sink = None
+        self._collect_done = None
+
+    def _cut_collecting(self, cut: BodyCut) -> None:
+        done = self._collect_done
+        self._stop_collecting()
+        self.state = State.HANDLING
+        self.deadline = 0.0
+        self._own = _NO_SPAN
+        if self._exchange is not None:
+            self._exchange.body = CUT
+        if done is not None:
+            self._call_done(done, BodyEnd(0, cut))
+
+    def _offload(
+        self,
+        sink: BodySink,
+        done: BodyDone,
+        *,
+        length: int | None,
+        decoder: ChunkedDecoder | None,
+        limit: int | None,
+        prefix: bytes,
+    ) -> None:
+        listener = self.listener
+        self.state = State.OFFLOADED
+        self.deadline = 0.0
+        self._flush()
+
+        def ended(end: BodyEnd, rest: bytes) -> None:
+            listener.call_soon(self._body_ended, done, end, rest)
+
+        fd: int | None = None
+        if not self._tls:
+            self._pause_reading()
+            try:
+                fd = os.dup(self._transport.get_extra_info("socket").fileno())
+            except OSError:
+                ended(BodyEnd(0, BodyCut.ABORTED), b"")
+                return
+        job = ReceiveJob(
+            fd,
+            sink,
+            length=length,
+            decoder=decoder,
+            limit=limit,
+            prefix=prefix,
+            done=ended,
+            on_consumed=(lambda n: listener.call_soon(self._fed_consumed, n)) if fd is None else None,
+        )
+        self._job = job
+        self._loop = loop = listener.pick_body_loop()
+        if fd is None:
+            self._fed_job = job
+            self._fed_outstanding = 0
+        loop.receive(job)
+
+    def _feed(self, data: bytes) -> None:
+        """Bytes of an offloaded body that have to come through the event loop (TLS)."""
+        job, loop = self._fed_job, self._loop
+        if job is None or loop is None:
+            return
+        self._fed_outstanding += len(data)
+        if self._fed_outstanding > _FED_BYTES_MAX:
+            self._pause_reading()
+        loop.feed(job, data)
+
+    def _fed_consumed(self, count: int) -> None:
+        self._fed_outstanding -= count
+        if self._fed_job is not None and self._fed_outstanding <= _FED_BYTES_MAX // 2:
+            self._resume_reading()
+
+    def _body_ended(self, done: BodyDone, end: BodyEnd, rest: bytes) -> None:
+        self._job = self._fed_job = self._loop = None
+        if self.state == State.OFFLOADED:
+            self.state = State.HANDLING
+        if rest:
+            self._own = bytearray(rest)
+        if end.cut == BodyCut.DISCONNECTED:
+            self._eof = True
+        if self._exchange is not None:
+            self._exchange.body = WHOLE if end.cut is None else CUT
+        self._call_done(done, end)
+
+    def _call_done(self, done: BodyDone, end: BodyEnd) -> None:
+        exchange = self._exchange
+        try:
+            done(end)
+        except HttpError as error:
+            if exchange is not None and not exchange.answered:
+                exchange.respond(self._problem(error, exchange))
+        except Exception:
+            if exchange is not None:
+                self._handler_failed(exchange)
+            else:
+                _log.exception("body handling failed")
+
+    def abort_body(self, cut: BodyCut = BodyCut.ABORTED) -> None:
+        """End an offloaded body early; its handler is told as soon as the kernel's bytes are read."""
+        job, loop = self._job, self._loop
+        if job is not None and loop is not None:
+            loop.cancel(job, cut)
+
+    # ---- answers out
+
+    def answer(self, exchange: Exchange, response: Response) -> None:
+        """See `Exchange.respond`."""
+        listener = self.listener
+        if self.state == State.CLOSED or exchange is not self._exchange:
+            if response.source is not None:
+                response.source.close()
+            listener.on_done(exchange, 499, 0)
+            return
+        request = exchange.request
+        unread = (exchange.body != WHOLE and request.has_body) and self._unread_body(exchange)
+        if unread or response.close:
+            self._close_after = True
+        head = response.render_head(listener.common.now(), keep_alive=not self._close_after, http10=request.http10)
+        source = response.source
+        if source is not None and (request.method == "HEAD" or not response.length):
+            source.close()
+            source = None
+        if source is None:
+            body = b"" if request.method == "HEAD" else response.body
+            self._out.append(head + body if body else head)
+            self._finish(exchange, response.status, len(body), unread=unread)
+            return
+        if unread:
+            # A file in answer to a request whose body nobody wanted: send it, then close.
+            self._own = _NO_SPAN
+        self.state = State.SENDING
+        self._send_file(exchange, response, source, head)
+
+    def _unread_body(self, exchange: Exchange) -> bool:
+        """Skip an unwanted body if it is here already; True when some of it is still to come."""
+        state = self.state
+        if state == State.OFFLOADED:
+            self.abort_body()
+            return True
+        if state == State.COLLECTING:
+            self._stop_collecting()
+            return True
+        if exchange.body == CUT:
+            return True
+        length = exchange.request.content_length
+        if self._processing and length is not None and length <= self._end - self._position:
+            self._position += length
+            return False
+        return True
+
+    def _finish(self, exchange: Exchange, status: int, sent: int, *, unread: bool = False) -> None:
+        """An answer is complete: go on with the next request, or close."""
+        self._exchange = None
+        self.listener.on_done(exchange, status, sent)
+        if self.state == State.CLOSED:
+            return
+        if unread:
+            self._linger()
+            return
+        if self._close_after:
+            self.state = State.LINGERING
+            if self._processing:
+                self.listener.call_later_turn(self._close)
+            else:
+                self._close()
+            return
+        self.state = State.IDLE
+        if self._processing:
+            return
+        self._flush()
+        self.deadline = self.listener.now() + self.listener.limits.idle_timeout
+        self._resume()
+
+    def _send_file(self, exchange: Exchange, response: Response, source: FileSource, head: bytes) -> None:
+        self._flush()
+        transport = self._transport
+        listener = self.listener
+        if self.state == State.CLOSED:
+            source.close()
+            self._exchange = None
+            listener.on_done(exchange, response.status, 0)
+            return
+        if transport.get_write_buffer_size():
+            # Earlier answers still wait in user space; the file may not overtake them.
+            self._pause_reading()
+            self._drained = lambda: self._send_file(exchange, response, source, head)
+            self.deadline = listener.now() + listener.limits.send_stall_timeout
+            transport.set_write_buffer_limits(high=0)
+            return
+        transport.set_write_buffer_limits()
+        file_fd = source.fileno()
+        if file_fd is None or self._tls:
+            transport.write(head)
+            self._send_pieces(exchange, response, source, 0)
+            return
+        sock = transport.get_extra_info("socket")
+        self._pause_reading()
+        self.deadline = 0.0
+
+        def sent(count: int, whole: bool) -> None:
+            source.close()
+            listener.call_soon(self._file_sent, exchange, response.status, count, whole)
+
+        try:
+            fd = os.dup(sock.fileno())
+        except OSError:
+            source.close()
+            self._file_sent(exchange, response.status, 0, whole=False)
+            return
+        corkable = sock.family in {socket.AF_INET, socket.AF_INET6}
+        job = SendJob(fd, file_fd, response.offset, response.length, head, corkable=corkable, done=sent)
+        listener.pick_body_loop().send(job)
+
+    def _send_pieces(self, exchange: Exchange, response: Response, source: FileSource, sent: int) -> None:
+        """Send a file through the transport, piece by piece (TLS, or a store without descriptors)."""
+        while sent < response.length and self.state != State.CLOSED:
+            piece = source.read(response.offset + sent, min(_READ_STEP, response.length - sent))
+            if not piece:
+                break
+            self._transport.write(piece)
+            sent += len(piece)
+            if self._write_paused:
+                self.deadline = self.listener.now() + self.listener.limits.send_stall_timeout
+                self._drained = functools.partial(self._send_pieces, exchange, response, source, sent)
+                return
+        source.close()
+        self._file_sent(exchange, response.status, sent, whole=sent >= response.length)
+
+    def _file_sent(self, exchange: Exchange, status: int, count: int, whole: bool) -> None:
+        if whole:
+            self._finish(exchange, status, count)
+            return
+        self._exchange = None
+        self.listener.on_done(exchange, status, count)
+        self.abort()
+
+    # ---- closing
+
+    def _linger(self) -> None:
+        """Say the last word, then read and drop for a while, so that the client can read it first.
+
+        Closing a socket with unread data resets it, and a reset can overtake the answer.
+        """
+        limits = self.listener.limits
+        self.state = State.LINGERING
+        self._own = _NO_SPAN
+        self._linger_left = limits.linger_bytes
+        self.deadline = self.listener.now() + limits.linger_timeout
+        if not self._processing:
+            self._flush()
+        self.listener.call_later_turn(self._half_close)
+
+    def _half_close(self) -> None:
+        if self.state != State.LINGERING:
+            return
+        if self._eof or self._tls:
+            self._close()
+            return
+        self._resume_reading()
+        with contextlib.suppress(OSError, RuntimeError, NotImplementedError):
+            self._transport.write_eof()
+
+    def _close(self) -> None:
+        """Close once what was written has left."""
+        if self.state == State.CLOSED:
+            return
+        self._flush()
+        self.state = State.LINGERING
+        self.deadline = self.listener.now() + self.listener.limits.linger_timeout
+        self._transport.close()
+
+    def abort(self) -> None:
+        """Drop the connection without another word."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    def close_idle(self) -> None:
+        """Close now if no request is under way, else after the present answer."""
+        self._close_after = True
+        if self.state == State.IDLE and not self._yielded:
+            self._close()
+
+    def shut_down(self) -> None:
+        """End now: a body is cut with what the kernel holds of it, an answer under way is dropped."""
+        if self.state == State.OFFLOADED:
+            self.abort_body()
+        else:
+            self.abort()
+
+    def expire(self, now: float) -> None:
+        """Called about once a second: enforce the deadline of the present state."""
+        if not self.deadline or now < self.deadline:
+            return
+        self.deadline = 0.0
+        state = self.state
+        if state == State.IDLE and self._own and not self._write_paused:
+            self._refuse(HttpError(408, "head_timeout", "The request head took too long."))
+        elif state == State.IDLE and not self._write_paused:
+            self._close()
+        elif state == State.COLLECTING:
+            self._cut_collecting(BodyCut.STALLED)
+        else:
+            self.abort()
+
+    # ---- the transport
+
+    def _flush(self) -> None:
+        out = self._out
+        if out:
+            if self.state != State.CLOSED:
+                self._transport.write(out[0] if len(out) == 1 else b"".join(out))
+            out.clear()
+
+    def _pause_reading(self) -> None:
+        with contextlib.suppress(RuntimeError):
+            self._transport.pause_reading()
+
+    def _resume_reading(self) -> None:
+        with contextlib.suppress(RuntimeError):
+            self._transport.resume_reading()
+
+
+def _write(sink: BodySink, view: memoryview) -> BodyEnd:
+    try:
+        sink.write(view)
+    except Exception as error:
+        return BodyEnd(0, BodyCut.REFUSED, error)
+    return BodyEnd(len(view))

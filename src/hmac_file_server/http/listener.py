@@ -1,0 +1,140 @@
+"""What the connections of one process share: limits, the handler, the hot buffer, the body loops."""
+
+import asyncio
+import contextlib
+import logging
+import secrets
+import ssl
+from collections.abc import Callable
+from typing import Any, Final
+
+from hmac_file_server.http.bodyloop import BodyLoop
+from hmac_file_server.http.connection import Connection, State
+from hmac_file_server.http.exchange import Exchange
+from hmac_file_server.http.limits import Limits
+from hmac_file_server.http.response import CommonFields
+
+_log = logging.getLogger(__name__)
+
+_BUFFER_BYTES: Final = 256 * 1024
+_SWEEP_SECONDS: Final = 1.0
+
+Handler = Callable[[Exchange], None]
+OnDone = Callable[[Exchange, int, int], None]
+OnRefused = Callable[[Connection, int, str], None]
+
+
+def _ignore_done(exchange: Exchange, status: int, sent: int) -> None:
+    pass
+
+
+def _ignore_refused(connection: Connection, status: int, code: str) -> None:
+    pass
+
+
+class Listener:
+    """The HTTP side of one process. Made and used on one event loop.
+
+    `handler` gets every parsed request. `on_done(exchange, status, body bytes sent)` is called once per
+    exchange (status 499: the client left before its answer); `on_refused(connection, status, code)` for
+    requests that could not be parsed. `common_head`: field lines added to every answer.
+    """
+
+    def __init__(
+        self,
+        handler: Handler,
+        limits: Limits,
+        *,
+        body_loops: int = 2,
+        common_head: bytes = b"",
+        on_done: OnDone = _ignore_done,
+        on_refused: OnRefused = _ignore_refused,
+    ) -> None:
+        self.handler = handler
+        self.limits = limits
+        self.common = CommonFields(common_head)
+        self.on_done = on_done
+        self.on_refused = on_refused
+        self.buffer = bytearray(_BUFFER_BYTES)
+        self.view = memoryview(self.buffer)
+        self.known_hosts: dict[bytes, None] = {}
+        self.connections: set[Connection] = set()
+        self.collecting = 0
+        self.draining = False
+        self._event_loop = asyncio.get_running_loop()
+        self.now = self._event_loop.time
+        self.call_later_turn: Callable[..., Any] = self._event_loop.call_soon
+        self._servers: list[asyncio.Server] = []
+        self._body_loops = [BodyLoop(limits, f"body-{index}") for index in range(body_loops)]
+        self._request_prefix = secrets.token_hex(4)
+        self._request_count = 0
+        self._sweeper: asyncio.TimerHandle | None = None
+        self._emptied: asyncio.Event = asyncio.Event()
+
+    async def start(self, sockets: list[Any], ssl_context: ssl.SSLContext | None = None) -> None:
+        """Accept on sockets that already listen."""
+        for body_loop in self._body_loops:
+            body_loop.start()
+        for sock in sockets:
+            server = await self._event_loop.create_server(
+                lambda: Connection(self), sock=sock, ssl=ssl_context, start_serving=True
+            )
+            self._servers.append(server)
+        self._sweep()
+
+    def next_request_id(self) -> str:
+        """A short word, unique in this machine's log."""
+        self._request_count += 1
+        return f"{self._request_prefix}-{self._request_count:x}"
+
+    def call_soon(self, callback: Callable[..., None], *args: Any) -> None:
+        """Run on the event loop, from any thread. After the loop has closed, does nothing."""
+        with contextlib.suppress(RuntimeError):
+            self._event_loop.call_soon_threadsafe(callback, *args)
+
+    def adopt(self, connection: Connection) -> bool:
+        """Count a new connection; False when there are too many."""
+        self.connections.add(connection)
+        return len(self.connections) <= self.limits.max_connections
+
+    def forget(self, connection: Connection) -> None:
+        """A connection is gone."""
+        self.connections.discard(connection)
+        if self.draining and not self.connections:
+            self._emptied.set()
+
+    def pick_body_loop(self) -> BodyLoop:
+        """The body loop with the fewest jobs."""
+        return min(self._body_loops, key=lambda loop: loop.load)
+
+    def _sweep(self) -> None:
+        now = self.now()
+        crowded = len(self.connections) > self.limits.max_connections * 9 // 10
+        for connection in list(self.connections):
+            connection.expire(now)
+            if crowded and connection.state == State.IDLE and connection.deadline - now > self.limits.header_timeout:
+                # Idle keep-alive is a courtesy that ends when places run out.
+                connection.deadline = now + self.limits.header_timeout
+        self._sweeper = self._event_loop.call_later(_SWEEP_SECONDS, self._sweep)
+
+    async def stop(self, grace: float) -> None:
+        """Stop accepting, let requests under way finish for `grace` seconds, then cut what is left."""
+        self.draining = True
+        for server in self._servers:
+            server.close()
+        for connection in list(self.connections):
+            connection.close_idle()
+        if self.connections:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._emptied.wait(), grace)
+        for connection in list(self.connections):
+            connection.shut_down()
+        if self.connections:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._emptied.wait(), 2.0)
+        for connection in list(self.connections):
+            connection.abort()
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        for body_loop in self._body_loops:
+            body_loop.stop()
