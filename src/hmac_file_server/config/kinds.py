@@ -212,9 +212,7 @@ def _optional_addresses(raw: Any) -> Any:
     return ADDRESSES.read(raw) if raw != [] else ()
 
 
-OPTIONAL_ADDRESSES = Kind(
-    "list", ADDRESSES.allowed + ', or "off"', _optional_addresses, _shown_list, is_list=True
-)
+OPTIONAL_ADDRESSES = Kind("list", ADDRESSES.allowed + ', or "off"', _optional_addresses, _shown_list, is_list=True)
 
 
 def _prefix(text: str) -> str:
@@ -286,9 +284,7 @@ def _path(raw: Any) -> str:
 PATH = Kind("path", "a path", _path, lambda value: _quoted(str(value)))
 """A file or folder; the loader makes a relative one absolute to the folder of the file that names it."""
 
-OPTIONAL_PATH = Kind(
-    "path", 'a path, or ""', _text, lambda value: '""' if value is None else _quoted(str(value))
-)
+OPTIONAL_PATH = Kind("path", 'a path, or ""', _text, lambda value: '""' if value is None else _quoted(str(value)))
 
 
 def _secret_list(raw: Any) -> tuple[Secret, ...]:

@@ -93,14 +93,9 @@ def _from_file(path: Path, build: "_Build") -> list[_Given]:
         raise ConfigError("no UTF-8", name, line, code="syntax") from None
     parsed = document.parse(text, name)
     for table, line, first in parsed.repeated:
-        build.warnings.append(
-            f"{name}:{line}: [{table}] is there already in line {first}; both are used as one"
-        )
+        build.warnings.append(f"{name}:{line}: [{table}] is there already in line {first}; both are used as one")
     build.file_readable_by_all = bool(stat.S_IMODE(mode) & stat.S_IROTH)
-    return [
-        _Given(item.path, item.value, _FILE, f"{path.name}:{item.line}", name, item.line)
-        for item in parsed.items
-    ]
+    return [_Given(item.path, item.value, _FILE, f"{path.name}:{item.line}", name, item.line) for item in parsed.items]
 
 
 def _from_environment(environ: Mapping[str, str], build: "_Build") -> Iterable[_Given]:
@@ -109,9 +104,7 @@ def _from_environment(environ: Mapping[str, str], build: "_Build") -> Iterable[_
             continue
         path = tuple(name.removeprefix(ENVIRONMENT_PREFIX).lower().split("__"))
         if len(path) < 2 or "" in path:
-            build.warnings.append(
-                f"environment {name}: no setting; settings are {ENVIRONMENT_PREFIX}SECTION__KEY"
-            )
+            build.warnings.append(f"environment {name}: no setting; settings are {ENVIRONMENT_PREFIX}SECTION__KEY")
             continue
         yield _Given(path, environ[name], _ENVIRONMENT, f"environment {name}")
 
@@ -121,9 +114,7 @@ def _from_overrides(overrides: Sequence[str]) -> Iterable[_Given]:
         name, equals, value = text.partition("=")
         path = tuple(part.strip() for part in name.split("."))
         if not equals or len(path) < 2 or "" in path:
-            raise ConfigError(
-                f"{_cut(name)!r} is not of the form section.key=value", "--set", code="override"
-            )
+            raise ConfigError(f"{_cut(name)!r} is not of the form section.key=value", "--set", code="override")
         yield _Given(path, value.strip(), _OVERRIDE, f"--set {name.strip()}")
 
 
@@ -158,9 +149,7 @@ class _Build:
             what, why = ignored
             label = given.name if what == "key" else given.path[0]
             self._ignored.setdefault((label, why), []).append(given)
-        elif given.raw == {} and (
-            spelled in {folded(s) for s in SECTIONS} or aliases.no_effect(spelled + ".x")
-        ):
+        elif given.raw == {} and (spelled in {folded(s) for s in SECTIONS} or aliases.no_effect(spelled + ".x")):
             pass  # an empty inline table of a known section says nothing
         else:
             self.warnings.append(f"{_where(given)}: unknown key {given.name}, ignored{_did_you_mean(given)}")
@@ -168,9 +157,7 @@ class _Build:
     def _set(self, key: Key, given: _Given) -> None:
         name = str(key)
         if key.secret and given.layer == _OVERRIDE:
-            message = (
-                f"secrets are not taken from the command line, where everybody can read them; use {name}_file"
-            )
+            message = f"secrets are not taken from the command line, where everybody can read them; use {name}_file"
             self.errors.append(given.error(message, name, "override"))
             return
         raw = given.raw
@@ -332,9 +319,7 @@ class _Build:
             given, on = self._combined["enablejwt"]
             if not on and self._values.pop("security.jwt_secret", ()):
                 del self._given["security.jwt_secret"]
-                self.warnings.append(
-                    f"{_where(given)}: security.jwt_secret is not used, because {given.name} is false"
-                )
+                self.warnings.append(f"{_where(given)}: security.jwt_secret is not used, because {given.name} is false")
             elif on:
                 self.warnings.append(
                     f"{_where(given)}: {given.name}: tokens are always accepted here, but only with claims "
@@ -351,11 +336,7 @@ class _Build:
             if all(addresses.is_port_only(text) for text in texts):
                 try:
                     bound = tuple(
-                        str(
-                            addresses.parse(
-                                f"{f'[{host}]' if ':' in host else host}:{text.strip().lstrip(':')}"
-                            )
-                        )
+                        str(addresses.parse(f"{f'[{host}]' if ':' in host else host}:{text.strip().lstrip(':')}"))
                         for text in texts
                     )
                 except ValueError as error:
@@ -363,9 +344,7 @@ class _Build:
                     return
                 self._put("server.listen_address", bound, listen or given)
             else:
-                self.warnings.append(
-                    f"{_where(given)}: {given.name} has no effect: listen_address names a host"
-                )
+                self.warnings.append(f"{_where(given)}: {given.name} has no effect: listen_address names a host")
             return
         if listen is None:
             return
@@ -385,12 +364,8 @@ class _Build:
             if not on:
                 self._put("server.file_ttl", None, given)
             elif self._value("server.file_ttl") is None:
-                self.errors.append(
-                    given.error("is true, but server.file_ttl is not set", given.name, "conflict")
-                )
-        elif (
-            ttl is not None and ttl.path[-1] != "file_ttl" and self._values.get("server.file_ttl") is not None
-        ):
+                self.errors.append(given.error("is true, but server.file_ttl is not set", given.name, "conflict"))
+        elif ttl is not None and ttl.path[-1] != "file_ttl" and self._values.get("server.file_ttl") is not None:
             self.warnings.append(
                 f"{_where(ttl)}: {ttl.name} deletes older files here even without filettlenabled = true"
             )
@@ -426,9 +401,7 @@ class _Build:
         value, given = self._value, self._given
         if value("workers.numworkers") > value("workers.max_workers"):
             if "workers.max_workers" in given:
-                self._conflict(
-                    "workers.max_workers", "is less than workers.numworkers", "at least workers.numworkers"
-                )
+                self._conflict("workers.max_workers", "is less than workers.numworkers", "at least workers.numworkers")
             else:
                 self._put("workers.max_workers", value("workers.numworkers"), given["workers.numworkers"])
         if value("server.worker_scale_down_thresh") >= value("server.worker_scale_up_thresh"):
@@ -443,9 +416,7 @@ class _Build:
         if value("admin.token") is None and "admin.listen_address" in given:
             for text in value("admin.listen_address"):
                 if not addresses.parse(text).loopback:
-                    self._conflict(
-                        "admin.listen_address", f"{text} is open to others", "that with an admin.token"
-                    )
+                    self._conflict("admin.listen_address", f"{text} is open to others", "that with an admin.token")
 
     def _conflict(self, name: str, message: str, allowed: str) -> None:
         given = self._given[name]
@@ -466,11 +437,7 @@ def _listed(raw: Any, key: Key, given: _Given) -> Any:
     """Text of the environment or --set that spells a TOML list is one, for keys that take lists."""
     if given.layer in {_ENVIRONMENT, _OVERRIDE} and key.kind.is_list and isinstance(raw, str):
         text = raw.strip()
-        if (
-            text.startswith("[")
-            and text.endswith("]")
-            and (text == "[]" or text[1:].lstrip()[:1] in {'"', "'"})
-        ):
+        if text.startswith("[") and text.endswith("]") and (text == "[]" or text[1:].lstrip()[:1] in {'"', "'"}):
             from hmac_file_server.config import document
 
             return document.value(text)
@@ -514,9 +481,7 @@ def _did_you_mean(given: _Given) -> str:
     if same_key:
         return f"; did you mean {candidates[same_key[0]]}?"
     own = [full for full in candidates if full.startswith(section + ".")]
-    close = difflib.get_close_matches(spelled, own, 1, 0.75) or difflib.get_close_matches(
-        spelled, candidates, 1, 0.75
-    )
+    close = difflib.get_close_matches(spelled, own, 1, 0.75) or difflib.get_close_matches(spelled, candidates, 1, 0.75)
     if not close and name:
         names = {full.partition(".")[2]: full for full in candidates}
         close = [names[found] for found in difflib.get_close_matches(name, names, 1, 0.8)]

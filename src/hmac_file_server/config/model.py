@@ -25,7 +25,9 @@ def _setting(default: Any, kind: Kind, text: str, *, live: bool = False, empty: 
     value = kind.read(default) if empty is _EMPTY else empty
     if kind is kinds.PATH:
         value = Path(value)
-    return field(default=value, metadata={"kind": kind, "text": text, "live": live})
+    # A URL may hold a password, and settings end up in tracebacks.
+    shown = kind is not kinds.REDIS_URL
+    return field(default=value, repr=shown, metadata={"kind": kind, "text": text, "live": live})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,12 +72,8 @@ class Server:
         'Proxies whose X-Forwarded-For is believed; "unix:" stands for peers on Unix sockets.',
         live=True,
     )
-    networkevents: bool = _setting(
-        True, kinds.SWITCH, "Watch network changes and hold running uploads over them."
-    )
-    enable_dynamic_workers: bool = _setting(
-        True, kinds.SWITCH, "Let the worker pool grow and shrink with its queue."
-    )
+    networkevents: bool = _setting(True, kinds.SWITCH, "Watch network changes and hold running uploads over them.")
+    enable_dynamic_workers: bool = _setting(True, kinds.SWITCH, "Let the worker pool grow and shrink with its queue.")
     worker_scale_up_thresh: int = _setting(
         50, kinds.whole_number(1, 100_000), "Queue length at which a worker is added."
     )
@@ -146,18 +144,12 @@ class Uploads:
 class Timeouts:
     """How long a peer may take."""
 
-    readtimeout: float = _setting(
-        "4800s", kinds.duration(1.0), "Bound on receiving one whole request.", live=True
-    )
-    writetimeout: float = _setting(
-        "4800s", kinds.duration(1.0), "Bound on sending one whole answer.", live=True
-    )
+    readtimeout: float = _setting("4800s", kinds.duration(1.0), "Bound on receiving one whole request.", live=True)
+    writetimeout: float = _setting("4800s", kinds.duration(1.0), "Bound on sending one whole answer.", live=True)
     idletimeout: float = _setting(
         "4800s", kinds.duration(1.0), "Time a kept-alive connection may wait for its next request.", live=True
     )
-    header_timeout: float = _setting(
-        "15s", kinds.duration(0.1), "Bound on receiving a request's head.", live=True
-    )
+    header_timeout: float = _setting("15s", kinds.duration(0.1), "Bound on receiving a request's head.", live=True)
     stall_timeout: float = _setting(
         "30s",
         kinds.duration(0.1),
@@ -202,9 +194,7 @@ class Security:
         live=True,
         empty=None,
     )
-    schemes: tuple[str, ...] = _setting(
-        "all", kinds.SCHEMES, "Signature schemes that are accepted.", live=True
-    )
+    schemes: tuple[str, ...] = _setting("all", kinds.SCHEMES, "Signature schemes that are accepted.", live=True)
     strict_signatures: bool = _setting(
         False,
         kinds.SWITCH,
@@ -234,9 +224,7 @@ class NetworkResilience:
         "How often the interfaces are looked at where the kernel does not tell.",
         live=True,
     )
-    max_pause: float = _setting(
-        "30s", kinds.duration(0.0), "Longest hold of uploads over one change.", live=True
-    )
+    max_pause: float = _setting("30s", kinds.duration(0.0), "Longest hold of uploads over one change.", live=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

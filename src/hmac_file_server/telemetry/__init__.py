@@ -1,0 +1,1 @@
+"""Telemetry: log events, the access log."""

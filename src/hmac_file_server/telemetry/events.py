@@ -1,0 +1,73 @@
+"""The catalogue of log events.
+
+Each has a stable name (the JSON field `event`), a severity, and the text of its line; the words in braces are
+its fields. docs/logging.md lists them all, and a test compares. To add one: a line here and a row there.
+"""
+
+import logging
+from dataclasses import dataclass
+
+DEBUG, INFO, WARNING, ERROR = logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One kind of log line; `text` is a template for str.format_map, in which every field is escaped text."""
+
+    name: str
+    level: int
+    text: str
+
+
+EVENTS: dict[str, Event] = {}
+"""Every event by name."""
+
+
+def _declare(name: str, level: int, text: str) -> Event:
+    if name in EVENTS:
+        raise ValueError(f"the event {name} is there already")
+    event = EVENTS[name] = Event(name, level, text)
+    return event
+
+
+# The life of the server
+SERVER_STARTING = _declare("server_starting", INFO, "hmac-file-server {version} starting, storage {storage_path}")
+SERVER_LISTENING = _declare("server_listening", INFO, "Listening on {address}")
+SERVER_READY = _declare("server_ready", INFO, "Ready with {processes} processes")
+SERVER_STOPPING = _declare("server_stopping", INFO, "Stopping on {signal}, {requests} requests running")
+SERVER_STOPPED = _declare("server_stopped", INFO, "Stopped")
+SERVER_FAILED = _declare("server_failed", ERROR, "Cannot run: {reason}")
+PROCESS_STARTED = _declare("process_started", DEBUG, "Server process {process} started as {pid}")
+PROCESS_ENDED = _declare("process_ended", WARNING, "Server process {process} ended with {status}, starting it again")
+CONNECTIONS_LIMITED = _declare("connections_limited", WARNING, "Connection limit of {limit} reached, {peer} refused")
+
+# Configuration
+CONFIG_WARNING = _declare("config_warning", WARNING, "Configuration: {warning}")
+CONFIG_RELOADED = _declare("config_reloaded", INFO, "Configuration reloaded, changed: {keys}")
+CONFIG_RESTART_NEEDED = _declare("config_restart_needed", WARNING, "Configuration: a restart is needed for {keys}")
+CONFIG_REFUSED = _declare("config_refused", ERROR, "Configuration not reloaded: {reason}")
+SECRET_CREATED = _declare("secret_created", INFO, "New secret written to {path}")
+
+# Requests
+REQUEST = _declare("request", INFO, "{method} {path} {status} in={bytes_in} out={bytes_out} {seconds} from {peer}")
+REQUEST_MALFORMED = _declare("request_malformed", DEBUG, "Malformed request from {peer}: {reason}")
+REQUEST_FAILED = _declare("request_failed", ERROR, "Request {request_id} failed: {reason}")
+SIGNATURE_REFUSED = _declare("signature_refused", WARNING, "Signature refused from {peer}: {method} {path}: {reason}")
+CONNECTION_STALLED = _declare("connection_stalled", INFO, "Connection of {peer} closed: {reason}")
+
+# Uploads and stored files
+UPLOAD_STORED = _declare("upload_stored", DEBUG, "Stored {path}, {size} bytes")
+UPLOAD_CONFLICT = _declare("upload_conflict", INFO, "Upload refused, {path} exists with other bytes")
+UPLOAD_CUT = _declare("upload_cut", INFO, "Upload of {path} cut after {received} bytes: {reason}")
+STORAGE_FULL = _declare("storage_full", WARNING, "No space left for {size} bytes: {reason}")
+STORAGE_FAILED = _declare("storage_failed", ERROR, "Storage failed on {path}: {reason}")
+FILE_EXPIRED = _declare("file_expired", INFO, "Deleted {path}, {size} bytes: {reason}")
+FILE_DELETED = _declare("file_deleted", INFO, "Deleted {path} on request: {reason}")
+STORE_REPAIRED = _declare("store_repaired", WARNING, "Store: {code} at {path} repaired")
+
+# Network changes and upload sessions, in the words of the network resilience guide
+NETWORK_CHANGED = _declare("network_changed", INFO, "Network change detected")
+UPLOADS_PAUSED = _declare("uploads_paused", INFO, "Pausing all active uploads due to network change")
+UPLOADS_RESUMED = _declare("uploads_resumed", INFO, "Resuming all paused uploads")
+SESSIONS_ACTIVE = _declare("sessions_active", INFO, "Active upload sessions: {count}")
+RESILIENT_UPLOADS = _declare("resilient_uploads", INFO, "Network resilience: {count} uploads active")
