@@ -22,9 +22,7 @@ Path = Annotated[
     str,
     msgspec.Meta(min_length=1, max_length=4096, pattern=r"\A[^/\x00-\x1f\x7f-\x9f][^\x00-\x1f\x7f-\x9f]*\Z"),
 ]
-Prefix = Annotated[
-    str, msgspec.Meta(max_length=4096, pattern=r"\A([^/\x00-\x1f\x7f-\x9f][^\x00-\x1f\x7f-\x9f]*)?\Z")
-]
+Prefix = Annotated[str, msgspec.Meta(max_length=4096, pattern=r"\A([^/\x00-\x1f\x7f-\x9f][^\x00-\x1f\x7f-\x9f]*)?\Z")]
 MediaType = Annotated[str, msgspec.Meta(min_length=3, max_length=255, pattern=r"\A[\x20-\x7e]+\Z")]
 
 

@@ -17,9 +17,7 @@ LONGEST_TOKEN: Final = 8192
 """Characters; more is refused before anything is parsed."""
 
 # The last character of 32 bytes in base64url carries four bits: other spellings decode alike and are refused.
-_COMPACT: Final = re.compile(
-    rb"[A-Za-z0-9_-]{2,1024}\.[A-Za-z0-9_-]{2,}\.[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]"
-)
+_COMPACT: Final = re.compile(rb"[A-Za-z0-9_-]{2,1024}\.[A-Za-z0-9_-]{2,}\.[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]")
 
 Fault = Literal["malformed", "unknown_key", "signature"]
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 SHORTEST_KEY: Final = 16
-"""Bytes below which a secret is refused: a guessable key signs for everybody (CVE-2023-49105: an empty one)."""
+"""Bytes below which a secret is refused: a guessable key signs for everybody (CVE-2023-49105: empty)."""
 
 _BLOCK: Final = 64
 _INNER_PAD: Final = bytes(byte ^ 0x36 for byte in range(256))
@@ -48,7 +48,7 @@ class Key:
 
 
 class KeyRing:
-    """The keys in force: the first signs, all verify. Rotation puts the new one first, drops the old later."""
+    """The keys in force: the first signs, all verify. Rotation: new one first, old one dropped later."""
 
     __slots__ = ("keys",)
 

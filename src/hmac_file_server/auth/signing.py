@@ -51,7 +51,7 @@ def x_signature(secret: bytes, path: str) -> str:
 
 
 def x_signature_strong(secret: bytes, method: str, path: str, filename: str, size: int, expires: int) -> str:
-    """X-Signature to go with X-Signature-Expires: binds method, path, X-Filename ("" if not sent), size, expiry."""
+    """X-Signature to go with X-Signature-Expires. `filename` is X-Filename as sent, "" when it is not sent."""
     message = messages.x_signature_strong(
         _verb(method), _absolute_path(path), _text(filename), _count(size), _count(expires)
     )
