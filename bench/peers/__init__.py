@@ -1,0 +1,1 @@
+"""The servers that are measured, each started the way its own documentation suggests for speed."""
