@@ -2,7 +2,7 @@
 
 from hmac_file_server.config.changes import apply_live, reload_diff
 from hmac_file_server.config.errors import ConfigError
-from hmac_file_server.config.loader import Loaded, load
+from hmac_file_server.config.loader import Loaded, load, with_secret
 from hmac_file_server.config.model import (
     Admin,
     Deduplication,
@@ -36,4 +36,5 @@ __all__ = [
     "apply_live",
     "load",
     "reload_diff",
+    "with_secret",
 ]

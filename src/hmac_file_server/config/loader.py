@@ -18,8 +18,8 @@ from hmac_file_server.config.model import KEYS, SECTIONS, Key, Settings
 from hmac_file_server.config.secrets import Secret
 
 ENVIRONMENT_PREFIX = "HMAC_FILE_SERVER_"
-OWN_VARIABLES = frozenset({"HMAC_FILE_SERVER_SECRET"})
-"""Variables with the prefix that are no settings: the secret for `sign`, `link` and `upload`."""
+OWN_VARIABLES = frozenset({"HMAC_FILE_SERVER_CONFIG", "HMAC_FILE_SERVER_SECRET"})
+"""Variables with the prefix that are no settings: the file, and the secret for `sign`, `link` and `upload`."""
 
 DEFAULT_ORIGIN = "default"
 
@@ -73,6 +73,27 @@ def load(path: Path | None, *, environ: Mapping[str, str], overrides: Sequence[s
     build.take(_from_environment(environ, build))
     build.take(_from_overrides(overrides))
     return build.finish()
+
+
+def with_secret(loaded: Loaded) -> tuple[Loaded, Path | None]:
+    """The same with a secret: its own, or that of the storage folder, made when there is none.
+
+    The path is that of a secret that was made just now. Raises ConfigError (code "secret") when the storage
+    folder cannot be read or written.
+    """
+    if loaded.settings.security.secret:
+        return loaded, None
+    storage = loaded.settings.server.storage_path
+    path = secrets.default_file(storage)
+    try:
+        secret, made = secrets.ensure(storage)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise ConfigError(f"no secret is set, and none can be kept there: {reason}", str(path), code="secret") from None
+    security = replace(loaded.settings.security, secret=(secret,))
+    origins = {**loaded.origins, "security.secret": str(path)}
+    settings = replace(loaded.settings, security=security)
+    return replace(loaded, settings=settings, origins=origins), path if made else None
 
 
 def _from_file(path: Path, build: "_Build") -> list[_Given]:

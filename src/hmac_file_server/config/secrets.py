@@ -67,7 +67,7 @@ PUBLISHED = frozenset(
 
 
 class Secret:
-    """Secret bytes that neither print, nor log, nor pickle; `reveal` is the only way to them."""
+    """Secret bytes that neither print nor log; `reveal` is the only way to them."""
 
     __slots__ = ("_value",)
 
@@ -94,9 +94,6 @@ class Secret:
 
     def __hash__(self) -> int:
         return hash(self._value)
-
-    def __reduce__(self) -> str:
-        raise TypeError("a secret is not pickled")
 
 
 def refusal(secret: Secret) -> str | None:
@@ -134,7 +131,8 @@ def ensure(storage_path: Path) -> tuple[Secret, bool]:
     """The secret of the embedded defaults, made (0600, in a 0700 folder) when there is none.
 
     Returns the secret and whether it is new. Several processes may call it at once: one of them makes the
-    secret, all get the same. Raises OSError when the storage cannot be written.
+    secret, all get the same. Raises OSError when the storage cannot be written, ValueError for a kept secret
+    that may not be used.
     """
     path = default_file(storage_path)
     try:
@@ -175,7 +173,7 @@ def _usable(path: Path) -> Secret:
     secret = read(path)
     reason = refusal(secret)
     if reason is not None:
-        raise PermissionError(f"{path}: {reason}")
+        raise ValueError(reason)
     return secret
 
 
