@@ -1,0 +1,253 @@
+"""Group commit: one thread publishes what is ready, and shares the syncs of directories and of metadata.
+
+In full durability a job's data is on the medium before it gets here. For a batch the thread links every
+file, syncs every directory that got an entry (once each, with the parents of new directories), writes all
+rows in one transaction, and only then tells anybody. In relaxed durability there is nothing to sync, and the
+thread also writes the rows that wait in memory.
+
+A sync that failed is never tried again: what depended on it is answered with StorageFailed. The names
+stay: another upload of the same bytes may have been told by now that they are there.
+"""
+
+import queue
+import threading
+import time
+from collections.abc import Callable
+from typing import Final
+
+from hmac_file_server.files.contract import (
+    Done,
+    Log,
+    Metadata,
+    PathRefused,
+    Published,
+    StorageError,
+    StorageFailed,
+    StoragePath,
+    Submit,
+)
+from hmac_file_server.files.directories import Directory
+from hmac_file_server.files.disk import Disk
+from hmac_file_server.files.metadata import MetadataTable, Row
+from hmac_file_server.files.spool import LocalSpool
+
+_BATCH: Final = 256
+_FLUSH_AFTER: Final = 0.05
+
+
+class Job:
+    """One publish under way."""
+
+    __slots__ = ("directory", "done", "meta", "path", "row", "spool")
+
+    def __init__(self, spool: LocalSpool, path: StoragePath, meta: Metadata, done: Done) -> None:
+        self.spool = spool
+        self.path = path
+        self.meta = meta
+        self.done = done
+        self.directory: Directory | None = None
+        self.row: Row | None = None
+
+
+class Steps:
+    """What the committer asks of the store, so that it knows none of its details."""
+
+    __slots__ = ("entry", "failed", "place", "row", "settle")
+
+    def __init__(
+        self,
+        *,
+        place: Callable[[LocalSpool, StoragePath], Directory | None],
+        row: Callable[[LocalSpool, StoragePath, Metadata], Row],
+        settle: Callable[[LocalSpool, StoragePath, Metadata], Published],
+        entry: Callable[[Row], Published],
+        failed: Callable[[str, BaseException], StorageError],
+    ) -> None:
+        self.place = place
+        """Link the spool; None when the path is taken."""
+        self.row = row
+        self.settle = settle
+        """Compare with what is at the path; may block for long."""
+        self.entry = entry
+        self.failed = failed
+        """Note a failed sync; the error to answer with."""
+
+
+class Committer:
+    """The thread and its queue."""
+
+    def __init__(
+        self, disk: Disk, metadata: MetadataTable, steps: Steps, *, full: bool, submit: Submit, log: Log
+    ) -> None:
+        self._disk = disk
+        self._metadata = metadata
+        self._steps = steps
+        self._full = full
+        self._submit = submit
+        self._log = log
+        self._queue: queue.SimpleQueue[Job | bool] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="hmac-file-server-commit", daemon=True)
+        self._thread.start()
+
+    def add(self, job: Job) -> None:
+        """Publish it with the next batch; its data is synced already where that is asked for."""
+        self._queue.put(job)
+
+    def flush_soon(self) -> None:
+        """Rows wait: write them within 50 ms."""
+        self._queue.put(True)
+
+    def close(self) -> None:
+        """Finish what is queued and end the thread."""
+        if self._thread.is_alive():
+            self._queue.put(False)
+            self._thread.join()
+
+    def _run(self) -> None:
+        take = self._queue.get
+        running = True
+        while running:
+            first = take()
+            batch: list[Job] = []
+            flush = False
+            while True:
+                if isinstance(first, Job):
+                    batch.append(first)
+                elif first:
+                    flush = True
+                else:
+                    running = False
+                if len(batch) >= _BATCH:
+                    break
+                try:
+                    first = self._queue.get_nowait()
+                except queue.Empty:
+                    break
+            if batch:
+                self._commit(batch)
+            if flush and running:
+                self._gather()
+
+    def _gather(self) -> None:
+        """Let rows come together for a moment, serving jobs meanwhile, and write them."""
+        until = time.monotonic() + _FLUSH_AFTER
+        while (left := until - time.monotonic()) > 0 and len(self._metadata.pending) < 512:
+            try:
+                item = self._queue.get(timeout=left)
+            except queue.Empty:
+                break
+            if isinstance(item, Job):
+                self._commit([item])
+            elif not item:
+                self._queue.put(False)
+                break
+        try:
+            self._metadata.flush()
+        except StorageError as error:
+            self._log("metadata_flush_failed", code=error.code, error=str(error), rows=len(self._metadata.pending))
+
+    def _commit(self, batch: list[Job]) -> None:
+        try:
+            self._publish(batch)
+        except BaseException as error:  # a fault of ours must not leave callers waiting for ever
+            self._log("commit_failed", error=repr(error))
+            for job in batch:
+                self._answer(job, StorageFailed("the publish failed"))
+
+    def _publish(self, batch: list[Job]) -> None:
+        steps = self._steps
+        placed: list[Job] = []
+        for job in batch:
+            try:
+                job.directory = steps.place(job.spool, job.path)
+            except (StorageError, PathRefused) as error:
+                self._answer(job, error)
+                continue
+            if job.directory is None:
+                self._settle(job)
+            else:
+                job.row = steps.row(job.spool, job.path, job.meta)
+                placed.append(job)
+        if self._full and placed:
+            placed = self._sync(placed)
+        if not placed:
+            return
+        rows = [job.row for job in placed if job.row is not None]
+        if not self._full:
+            for row in rows:
+                self._metadata.put_later(row)
+            self.flush_soon()
+        else:
+            try:
+                self._metadata.put(rows)
+            except StorageError as error:
+                for job in placed:
+                    self._answer(job, error)
+                return
+        for job in placed:
+            if job.row is not None:
+                self._answer(job, steps.entry(job.row))
+
+    def _sync(self, placed: list[Job]) -> list[Job]:
+        """Sync the directories of the jobs; those whose directory is on the medium now."""
+        wanted: dict[Directory, list[Directory]] = {}
+        for job in placed:
+            if job.directory is not None and job.directory not in wanted:
+                wanted[job.directory] = list(to_sync(job.directory))
+        failures = sync_all(self._disk, {each for chain in wanted.values() for each in chain})
+        fine = []
+        for job in placed:
+            broken = next((failures[d] for d in wanted.get(job.directory, ()) if d in failures), None)  # type: ignore[arg-type]
+            if broken is None:
+                fine.append(job)
+            else:
+                self._answer(job, self._steps.failed("directory", broken))
+        for directory, chain in wanted.items():
+            if not any(each in failures for each in chain):
+                for each in directory.lineage():
+                    each.durable = True
+        return fine
+
+    def _settle(self, job: Job) -> None:
+        def work() -> None:
+            try:
+                result: Published | StorageError | PathRefused = self._steps.settle(job.spool, job.path, job.meta)
+            except (StorageError, PathRefused) as error:
+                result = error
+            except BaseException as error:
+                self._log("commit_failed", error=repr(error))
+                result = StorageFailed("the publish failed")
+            self._answer(job, result)
+
+        self._submit(work)
+
+    def _answer(self, job: Job, result: Published | StorageError | PathRefused) -> None:
+        done, job.done = job.done, _nobody
+        job.spool.end()
+        try:
+            done(result)
+        except Exception as error:
+            self._log("publish_callback_failed", error=repr(error))
+
+
+def _nobody(_: object) -> None:
+    """Takes the second answer to a job that was answered."""
+
+
+def to_sync(directory: Directory) -> list[Directory]:
+    """The directory itself, and the parent of every one above whose entry may not be on the medium."""
+    wanted = [directory]
+    wanted += [each.parent for each in directory.lineage() if each.parent is not None and not each.durable]
+    return wanted
+
+
+def sync_all(disk: Disk, directories: set[Directory]) -> dict[Directory, OSError]:
+    """Sync each once, deepest first; the errors of those that failed."""
+    failures: dict[Directory, OSError] = {}
+    for directory in sorted(directories, key=lambda d: -len(d.path)):
+        try:
+            disk.fsync(directory.fd)
+        except OSError as error:
+            failures[directory] = error
+    return failures
+

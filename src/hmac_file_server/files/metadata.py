@@ -1,0 +1,264 @@
+"""What the store knows about its files: one SQLite database in the private folder.
+
+Two tables: `files`, one row a published file, and `tickets`, how often an upload link was used. In full
+durability rows are written inside the committer's transaction (WAL, synchronous=FULL). In relaxed
+durability they are kept in a dictionary that every look-up asks first, and written in batches.
+"""
+
+import sqlite3
+import threading
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+import msgspec
+
+from hmac_file_server.files.disk import Disk, storage_error
+
+_VERSION: Final = 1
+_SCHEMA: Final = """
+CREATE TABLE files (
+  path TEXT PRIMARY KEY NOT NULL,
+  media_type TEXT NOT NULL,
+  filename TEXT,
+  owner TEXT,
+  size INTEGER NOT NULL,
+  digest TEXT,
+  created REAL NOT NULL,
+  expires REAL,
+  ticket TEXT
+) WITHOUT ROWID, STRICT;
+CREATE INDEX files_expires ON files (expires) WHERE expires IS NOT NULL;
+CREATE INDEX files_owner ON files (owner) WHERE owner IS NOT NULL;
+CREATE TABLE tickets (
+  id TEXT PRIMARY KEY NOT NULL,
+  used INTEGER NOT NULL,
+  expires REAL NOT NULL
+) WITHOUT ROWID, STRICT;
+CREATE TABLE facts (
+  name TEXT PRIMARY KEY NOT NULL,
+  value TEXT NOT NULL
+) WITHOUT ROWID, STRICT;
+"""
+_COLUMNS: Final = "path, media_type, filename, owner, size, digest, created, expires, ticket"
+_SELECT: Final = f"SELECT {_COLUMNS} FROM files WHERE path = ?"  # noqa: S608 - names are constants
+_REPLACE: Final = f"INSERT OR REPLACE INTO files ({_COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?)"  # noqa: S608
+_IGNORE: Final = f"INSERT OR IGNORE INTO files ({_COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?)"  # noqa: S608
+_BATCH: Final = 512
+_PENDING_LIMIT: Final = 1 << 17
+
+
+class Row(msgspec.Struct, frozen=True, gc=False):
+    """One row of `files`; `filename` None when it is the last segment of the path."""
+
+    path: str
+    media_type: str
+    filename: str | None
+    owner: str | None
+    size: int
+    digest: str | None
+    created: float
+    expires: float | None
+    ticket: str | None
+
+    def values(self) -> tuple[str, str, str | None, str | None, int, str | None, float, float | None, str | None]:
+        """In the order of the columns."""
+        return (
+            self.path,
+            self.media_type,
+            self.filename,
+            self.owner,
+            self.size,
+            self.digest,
+            self.created,
+            self.expires,
+            self.ticket,
+        )
+
+
+class MetadataTable:
+    """The database. Any thread may call; each has its own reading connection."""
+
+    def __init__(self, disk: Disk, file: str, *, full: bool) -> None:
+        """Open or make the database `file`. Raises StorageError, also when it is of a newer version."""
+        self._disk = disk
+        self._file = file
+        self._full = full
+        self._local = threading.local()
+        self._lock = threading.Lock()
+        self._pending_lock = threading.Lock()
+        self._open: list[sqlite3.Connection] = []
+        self._closed = False
+        self.pending: dict[str, Row] = {}
+        """Rows of files already visible that wait to be written; relaxed durability only."""
+        try:
+            self._writer = self._connect()
+            self._migrate()
+        except sqlite3.Error as error:
+            self.close()
+            raise storage_error(error) from error
+
+    # -- reading
+
+    def get(self, path: str) -> Row | None:
+        """The row of a path. Raises StorageError."""
+        row = self.pending.get(path)
+        return row if row is not None else self.committed(path)
+
+    def committed(self, path: str) -> Row | None:
+        """The row of a path as it stands in the database. Raises StorageError."""
+        try:
+            found = self._reader().execute(_SELECT, (path,)).fetchone()
+        except sqlite3.Error as error:
+            raise storage_error(error) from error
+        return None if found is None else Row(*found)
+
+    def select(self, where: str, parameters: Sequence[object] = ()) -> list[Row]:
+        """Rows by a condition of ours (never text of a user). Raises StorageError."""
+        try:
+            found = self._reader().execute(f"SELECT {_COLUMNS} FROM files WHERE {where}", parameters)  # noqa: S608
+            return [Row(*row) for row in found]
+        except sqlite3.Error as error:
+            raise storage_error(error) from error
+
+    # -- writing
+
+    def put_later(self, row: Row) -> int:
+        """Keep the row in memory until `flush`; the number of rows that wait now."""
+        pending = self.pending
+        with self._pending_lock:
+            pending[row.path] = row
+        return len(pending)
+
+    @property
+    def stuck(self) -> bool:
+        """Whether so many rows wait that the database must have been failing for long."""
+        return len(self.pending) > _PENDING_LIMIT
+
+    def flush(self) -> int:
+        """Write what waits; the number of rows written. Raises StorageError and keeps the rows."""
+        rows = list(self.pending.values())
+        for start in range(0, len(rows), _BATCH):
+            batch = rows[start : start + _BATCH]
+            self.put(batch)
+            with self._pending_lock:
+                for row in batch:
+                    if self.pending.get(row.path) is row:
+                        del self.pending[row.path]
+        return len(rows)
+
+    def put(self, rows: Iterable[Row], *, heal: bool = False) -> None:
+        """Write rows in one transaction, durable in full durability. `heal`: only where none stands yet."""
+        self._transact([(_IGNORE if heal else _REPLACE, [row.values() for row in rows])])
+
+    def remove(self, rows: Iterable[Row]) -> None:
+        """Remove exactly these rows: one that was replaced meanwhile (another `created`) stays."""
+        keys = []
+        for row in rows:
+            with self._pending_lock:
+                if self.pending.get(row.path) == row:
+                    del self.pending[row.path]
+            keys.append((row.path, row.created))
+        self._transact([("DELETE FROM files WHERE path = ? AND created = ?", keys)])
+
+    # -- tickets
+
+    def take_ticket(self, ticket_id: str, max_files: int, expires: float) -> bool:
+        """One more use; False when there were `max_files` before. Raises StorageError."""
+        statement = (
+            "INSERT INTO tickets (id, used, expires) SELECT ?1, 1, ?3 WHERE ?2 >= 1 "
+            "ON CONFLICT (id) DO UPDATE SET used = used + 1 WHERE used < ?2"
+        )
+        return self._transact([(statement, [(ticket_id, max_files, expires)])]) > 0
+
+    def give_back_ticket(self, ticket_id: str) -> None:
+        """One use less, never below none. Raises StorageError."""
+        self._transact([("UPDATE tickets SET used = used - 1 WHERE id = ? AND used > 0", [(ticket_id,)])])
+
+    def drop_tickets(self, before: float) -> None:
+        """Forget tickets that expired before. Raises StorageError."""
+        self._transact([("DELETE FROM tickets WHERE expires < ?", [(before,)])])
+
+    # -- facts
+
+    def fact(self, name: str) -> str | None:
+        """A remembered word about the store. Raises StorageError."""
+        try:
+            found = self._reader().execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
+        except sqlite3.Error as error:
+            raise storage_error(error) from error
+        return None if found is None else str(found[0])
+
+    def set_fact(self, name: str, value: str) -> None:
+        """Remember a word about the store. Raises StorageError."""
+        self._transact([("INSERT OR REPLACE INTO facts (name, value) VALUES (?, ?)", [(name, value)])])
+
+    # -- the connections
+
+    def close(self) -> None:
+        """Write what waits and close every connection. Idempotent. Raises StorageError when rows were lost."""
+        with self._lock:
+            if self._closed:
+                return
+        try:
+            if self.pending:
+                self.flush()
+        finally:
+            with self._lock:
+                self._closed = True
+                for connection in self._open:
+                    connection.close()
+                self._open.clear()
+
+    def _transact(self, statements: Sequence[tuple[str, Sequence[Sequence[object]]]]) -> int:
+        """Run the statements in one transaction; the number of rows changed. Raises StorageError."""
+        with self._lock:
+            writer = self._writer
+            before = writer.total_changes
+            try:
+                writer.execute("BEGIN IMMEDIATE")
+                try:
+                    for statement, rows in statements:
+                        writer.executemany(statement, rows)
+                    writer.execute("COMMIT")
+                except BaseException:
+                    if writer.in_transaction:
+                        writer.execute("ROLLBACK")
+                    raise
+            except sqlite3.Error as error:
+                raise storage_error(error) from error
+            return writer.total_changes - before
+
+    def _reader(self) -> sqlite3.Connection:
+        connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
+        if connection is None:
+            with self._lock:
+                connection = self._connect()
+            self._local.connection = connection
+        return connection
+
+    def _connect(self) -> sqlite3.Connection:
+        if self._closed:
+            raise sqlite3.ProgrammingError("the store is closed")
+        connection = self._disk.connect(
+            self._file, timeout=10.0, isolation_level=None, check_same_thread=False, cached_statements=32
+        )
+        self._open.append(connection)
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute(f"PRAGMA synchronous={'FULL' if self._full else 'NORMAL'}")
+        return connection
+
+    def _migrate(self) -> None:
+        version = self._writer.execute("PRAGMA user_version").fetchone()[0]
+        if version == _VERSION:
+            return
+        self._writer.execute("BEGIN IMMEDIATE")
+        version = self._writer.execute("PRAGMA user_version").fetchone()[0]  # another process may have been first
+        if version > _VERSION:
+            self._writer.execute("ROLLBACK")
+            raise sqlite3.NotSupportedError("the database was written by a newer version of the server")
+        if version == 0:
+            for statement in _SCHEMA.split(";\n"):
+                if statement.strip():
+                    self._writer.execute(statement)
+        self._writer.execute(f"PRAGMA user_version={_VERSION}")
+        self._writer.execute("COMMIT")
