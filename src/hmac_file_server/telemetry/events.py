@@ -41,6 +41,9 @@ PROCESS_STARTED = _declare("process_started", DEBUG, "Server process {process} s
 PROCESS_ENDED = _declare("process_ended", WARNING, "Server process {process} ended with {status}, starting it again")
 CONNECTIONS_LIMITED = _declare("connections_limited", WARNING, "Connection limit of {limit} reached, {peer} refused")
 
+WORKERS_GROWN = _declare("workers_grown", INFO, "Workers scaled up to {workers}, {waiting} jobs waiting")
+WORKERS_SHRUNK = _declare("workers_shrunk", INFO, "Workers scaled down to {workers}, {waiting} jobs waiting")
+
 # Configuration
 CONFIG_WARNING = _declare("config_warning", WARNING, "Configuration: {warning}")
 CONFIG_RELOADED = _declare("config_reloaded", INFO, "Configuration reloaded, changed: {keys}")
@@ -63,6 +66,13 @@ STORAGE_FULL = _declare("storage_full", WARNING, "No space left for {size} bytes
 STORAGE_FAILED = _declare("storage_failed", ERROR, "Storage failed on {path}: {reason}")
 FILE_EXPIRED = _declare("file_expired", INFO, "Deleted {path}, {size} bytes: {reason}")
 FILE_DELETED = _declare("file_deleted", INFO, "Deleted {path} on request: {reason}")
+STORAGE_READ_ONLY = _declare(
+    "storage_read_only", ERROR, "Storage takes no more uploads until a restart, {syncs_failed} syncs failed"
+)
+SYNC_FAILED = _declare("sync_failed", ERROR, "Sync of {what} failed: {error}")
+COMMIT_FAILED = _declare("commit_failed", ERROR, "Publishing failed: {error}")
+METADATA_FLUSH_FAILED = _declare("metadata_flush_failed", ERROR, "{rows} rows of metadata not written: {error}")
+PUBLISH_CALLBACK_FAILED = _declare("publish_callback_failed", ERROR, "Answer to a publish failed: {error}")
 STORE_REPAIRED = _declare("store_repaired", WARNING, "Store: {code} at {path} repaired")
 
 # Network changes and upload sessions, in the words of the network resilience guide

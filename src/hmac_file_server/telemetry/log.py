@@ -9,7 +9,7 @@ import traceback
 from typing import Any
 
 from hmac_file_server.config import Logging
-from hmac_file_server.telemetry.events import Event
+from hmac_file_server.telemetry.events import EVENTS, WARNING, Event
 from hmac_file_server.telemetry.lines import (
     HIDDEN,
     escaped,
@@ -162,6 +162,17 @@ def event(kind: Event, /, *, exc: BaseException | None = None, **fields: Any) ->
         info = (type(exc), exc, exc.__traceback__) if exc is not None else None
         extra = {"event_kind": kind, "event_fields": fields}
         _LOGGER.log(kind.level, kind.text, exc_info=info, extra=extra)
+
+
+def named(name: str, /, **fields: Any) -> None:
+    """`event` by the event's name, for rooms that do not know telemetry and are handed a callable.
+
+    A name that is not in the catalogue is logged all the same, as a warning with its fields.
+    """
+    kind = EVENTS.get(name)
+    if kind is None:
+        kind = Event(name, WARNING, " ".join([name, *(f"{field}={{{field}}}" for field in fields)]))
+    event(kind, **fields)
 
 
 class _Shown(dict[str, Any]):
