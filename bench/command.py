@@ -148,7 +148,7 @@ def measure(options: argparse.Namespace) -> int:
         now = dt.datetime.now(dt.UTC)
         run = Run(
             mode, now.isoformat(timespec="seconds"), machine.describe(work), versions(),
-            {"rounds": str(rounds), "touch_gib": str(plan.touch // GIB), "rows": options.rows or "all"},
+            {"rounds": str(rounds), "touch_gib": str(plan.touch // GIB), "rows": options.rows or "all", "perf": "recorded" if options.perf else "no"},
         )  # fmt: skip
         alone = [row for row in rows if not row.beside]
         beside = [row for row in rows if row.beside]
