@@ -1,6 +1,6 @@
 """The clock seam: time is passed in, so that tests can jump it."""
 
-import time
+import time as _time
 from typing import Protocol
 
 
@@ -19,5 +19,5 @@ class Clock(Protocol):
 class SystemClock:
     """The machine's own clock."""
 
-    time = staticmethod(time.time)
-    monotonic = staticmethod(time.monotonic)
+    time = staticmethod(_time.time)
+    monotonic = staticmethod(_time.monotonic)

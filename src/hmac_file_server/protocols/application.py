@@ -1,0 +1,196 @@
+"""The routes: which request goes to which protocol."""
+
+import logging
+import re
+import unicodedata
+from collections.abc import Callable
+from importlib import resources
+from typing import Final
+
+from hmac_file_server.auth import Gate, Grant, Refusal
+from hmac_file_server.clock import Clock
+from hmac_file_server.config import Settings
+from hmac_file_server.config.base_paths import BasePaths
+from hmac_file_server.files.contract import FileStore, Metadata, StoragePath
+from hmac_file_server.files.paths import parse as parse_path
+from hmac_file_server.http import Exchange, Response
+from hmac_file_server.http.response import json_response
+from hmac_file_server.protocols import download, form, put, removal
+from hmac_file_server.protocols.answers import PREFLIGHT, quote_path, refuse
+from hmac_file_server.uploads import Plan
+
+_log = logging.getLogger(__name__)
+
+_UNWANTED_IN_NAMES: Final = re.compile(r'[\x00-\x1f\x7f-\x9f/\\"<>|:*?\u200b-\u200f\u202a-\u202e\u2066-\u2069\ufeff]')
+_NAME_BYTES: Final = 200
+_PAGE: Final = (
+    b"Content-Type: text/html; charset=utf-8\r\n"
+    b"Content-Security-Policy: default-src 'none'; style-src 'self' 'unsafe-inline'; frame-ancestors 'none'\r\n"
+    b"Referrer-Policy: no-referrer\r\nCache-Control: no-cache\r\n"
+)
+
+OnRefusal = Callable[[Exchange, Refusal], None]
+
+
+class Application:
+    """Everything a protocol needs besides the request. Used on the event loop of one process."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        store: FileStore,
+        gate: Gate,
+        clock: Clock,
+        random: Callable[[int], bytes],
+        submit: Callable[[Callable[[], None]], object],
+        ready: Callable[[], str | None],
+        on_refusal: OnRefusal,
+    ) -> None:
+        """`submit` runs what blocks on a worker; `ready` says why not, or None when all is well."""
+        self.store = store
+        self.clock = clock
+        self.random = random
+        self.submit = submit
+        self.heads = download.Heads()
+        self._ready = ready
+        self.log_refusal = on_refusal
+        self._page = resources.files("hmac_file_server.web").joinpath("index.html").read_bytes()
+        self.configure(settings, gate)
+
+    def configure(self, settings: Settings, gate: Gate) -> None:
+        """Take new settings; requests under way keep what they were admitted with."""
+        self.settings = settings
+        self.gate = gate
+        self.base_paths = BasePaths(settings.server.base_path)
+        # Without syncs a short file is stored faster than it is handed to another thread.
+        self.inline = settings.uploads.durability == "relaxed"
+
+    def handle(self, exchange: Exchange) -> None:
+        """The handler of the listener."""
+        request = exchange.request
+        method = request.method
+        path = request.path
+        if method in {"GET", "HEAD"}:
+            fixed = self._FIXED.get(path)
+            if fixed is not None:
+                fixed(self, exchange)
+            else:
+                download.get(self, exchange)
+        elif method == "PUT":
+            put.put(self, exchange)
+        elif method == "POST":
+            if path == "/upload":
+                form.post_form(self, exchange)
+            else:
+                refuse(exchange, "not_found", "Nothing takes a POST here.")
+        elif method == "DELETE":
+            removal.delete(self, exchange)
+        elif method == "OPTIONS":
+            exchange.respond(Response(204, PREFLIGHT))
+        else:
+            refuse(
+                exchange,
+                "method_not_allowed",
+                "This method is not allowed here.",
+                b"Allow: GET, HEAD, PUT, POST, DELETE, OPTIONS\r\n",
+            )
+
+    def _health(self, exchange: Exchange) -> None:
+        exchange.respond(Response(200, b"Content-Type: text/plain\r\nCache-Control: no-store\r\n", b"OK\n"))
+
+    def _readiness(self, exchange: Exchange) -> None:
+        reason = self._ready()
+        head = b"Cache-Control: no-store\r\n"
+        if reason is None:
+            exchange.respond(json_response(200, {"ready": True}, head))
+        else:
+            exchange.respond(json_response(503, {"ready": False, "reason": reason}, head))
+
+    def _front_page(self, exchange: Exchange) -> None:
+        exchange.respond(Response(200, _PAGE, self._page))
+
+    _FIXED: Final = {"/health": _health, "/ready": _readiness, "/": _front_page}
+
+    # ---- what several protocols ask
+
+    def file_limit(self, grant: Grant) -> int:
+        """Bytes that a file may have under this grant."""
+        limit = self.settings.server.max_upload_size
+        if grant.max_size is not None:
+            limit = min(limit, grant.max_size)
+        if grant.exact_size is not None:
+            limit = min(limit, grant.exact_size)
+        return limit
+
+    def plan(
+        self, exchange: Exchange, grant: Grant, path: StoragePath, length: int | None, declared: str | None
+    ) -> Plan | None:
+        """The plan of a PUT; None after having refused it."""
+        request = exchange.request
+        if length is None and not request.chunked:
+            if request.fields.get(b"content-length") is None:
+                refuse(exchange, "length_required", "Content-Length is needed.")
+                return None
+            length = 0
+        if request.header(b"content-range") is not None:
+            refuse(exchange, "coding_refused", "A part of a file cannot be put here (Content-Range).")
+            return None
+        if grant.exact_size is not None and length != grant.exact_size:
+            refuse(exchange, "size_mismatch", "The file has another size than the permission says.")
+            return None
+        limit = self.settings.server.max_upload_size
+        if grant.max_size is not None and grant.max_size < limit:
+            limit = grant.max_size
+        if length is not None and length > limit:
+            refuse(exchange, "too_large", f"The file may have at most {limit} bytes.")
+            return None
+        if self.settings.uploads.allowed_extensions and not self.extension_allowed(path):
+            refuse(exchange, "extension_refused", "Files with this extension are not taken.")
+            return None
+        if not grant.covers(path):
+            refuse(exchange, "path_not_permitted", "The permission does not cover this path.")
+            return None
+        return self.plan_for(grant, path, length, declared, None)
+
+    def plan_for(
+        self, grant: Grant, path: StoragePath, size: int | None, declared: str | None, filename: str | None
+    ) -> Plan:
+        """A plan for a grant. `filename` None: the last segment of the path, or what the grant names."""
+        ticket = None
+        if grant.ticket_id is not None and grant.max_files is not None:
+            expires = grant.file_expires or self.clock.time() + 400 * 86400
+            ticket = (grant.ticket_id, grant.max_files, expires)
+        metadata = Metadata(
+            declared or grant.media_type, filename or grant.filename, grant.owner, grant.file_expires, grant.ticket_id
+        )
+        return Plan(path, size, self.file_limit(grant), metadata, ticket)
+
+    def extension_allowed(self, name: str) -> bool:
+        """Whether the settings take files of this name's extension."""
+        allowed = self.settings.uploads.allowed_extensions
+        if not allowed:
+            return True
+        last = name.rpartition("/")[2]
+        _, dot, extension = last.rpartition(".")
+        return bool(dot) and f".{extension.lower()}" in allowed
+
+    def clean_name(self, filename: str) -> str:
+        """A file name for people: what no file system or header should carry is removed. May be "file"."""
+        name = unicodedata.normalize("NFC", filename.encode("utf-8", "replace").decode("utf-8"))
+        name = _UNWANTED_IN_NAMES.sub("_", name).strip(" .")
+        while len(name.encode("utf-8")) > _NAME_BYTES:
+            stem, dot, extension = name.rpartition(".")
+            name = f"{stem[:-1]}.{extension}" if dot and len(stem) > 1 and len(extension) < 20 else name[:-1]
+        return name or "file"
+
+    def new_path(self, filename: str) -> StoragePath:
+        """A path of the server's choosing: 128 random bits and the name."""
+        return parse_path(f"{self.random(16).hex()}/{self.clean_name(filename)}")
+
+    def url_of(self, path: StoragePath) -> str:
+        """The URL path under which a stored file is served."""
+        for prefix in reversed(self.base_paths.prefixes):
+            if self.base_paths.relative(prefix + path) == path:
+                return quote_path(prefix + path)
+        return quote_path(self.base_paths.prefixes[-1] + path)

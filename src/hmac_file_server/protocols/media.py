@@ -1,0 +1,62 @@
+"""Media types as clients send them: kept as sent when they are well-formed (RFC 9110 section 8.3.1)."""
+
+import re
+from typing import Final
+
+from hmac_file_server.http.errors import HttpError
+
+_TOKEN: Final = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+_MEDIA_TYPE: Final = re.compile(
+    rf'{_TOKEN}/{_TOKEN}(?:[ \t]*;[ \t]*(?:{_TOKEN}=(?:{_TOKEN}|"(?:[\t !#-\[\]-~]|\\[\t -~])*"))?)*'
+)
+_LONGEST: Final = 255
+
+_known: dict[bytes, str] = {}
+_KNOWN_MAX: Final = 512
+
+
+def media_type(value: bytes | None) -> str | None:
+    """The type a request declares, None when it declares none. Raises HttpError 400 `bad_media_type`."""
+    if value is None:
+        return None
+    known = _known.get(value)
+    if known is not None:
+        return known
+    if len(value) <= _LONGEST and value.isascii():
+        text = value.decode("ascii")
+        if _MEDIA_TYPE.fullmatch(text) is not None:
+            if len(_known) < _KNOWN_MAX:
+                _known[value] = text
+            return text
+    raise HttpError(400, "bad_media_type", "Content-Type is not a media type.")
+
+
+INLINE: Final = frozenset(
+    {
+        "image/png",
+        "image/jpeg",
+        "image/gif",
+        "image/bmp",
+        "image/webp",
+        "image/avif",
+        "audio/aac",
+        "audio/flac",
+        "audio/mp4",
+        "audio/mpeg",
+        "audio/ogg",
+        "audio/opus",
+        "audio/wav",
+        "audio/webm",
+        "video/mp4",
+        "video/ogg",
+        "video/quicktime",
+        "video/webm",
+        "text/plain",
+    }
+)
+"""Types a browser may show in place. All others are attachments: scripts in them would run as this site."""
+
+
+def is_inline(value: str) -> bool:
+    """Whether a stored type is on the safe list; parameters do not matter."""
+    return value.partition(";")[0].strip().lower() in INLINE

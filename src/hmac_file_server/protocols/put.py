@@ -1,0 +1,92 @@
+"""PUT of one file: XEP-0363 slots of every scheme, and `PUT <path>` with a signature or a ticket."""
+
+from typing import TYPE_CHECKING, Final
+
+from hmac_file_server.auth import Grant, Operation, Refusal
+from hmac_file_server.files.contract import Metadata, PathRefused, StorageError
+from hmac_file_server.files.paths import parse as parse_path
+from hmac_file_server.http import BodyEnd, Exchange, Response
+from hmac_file_server.protocols.answers import (
+    body_failure,
+    deny,
+    failure,
+    path_refused,
+    quote_path,
+    receipt,
+    refuse,
+)
+from hmac_file_server.protocols.media import media_type
+from hmac_file_server.uploads import Plan, SingleUpload, Stored, UploadRefused
+
+if TYPE_CHECKING:
+    from hmac_file_server.protocols.application import Application
+
+# Schemes of XMPP servers: their clients expect 201 and nothing else (XEP-0363 section 6).
+_SLOT_SCHEMES: Final = frozenset({"v1", "v2", "token", "v3", "prosody-jwt"})
+
+
+def put(app: "Application", exchange: Exchange) -> None:
+    """Store the body under the request's path."""
+    request = exchange.request
+    grant = app.gate.authorise(request, Operation.PUT)
+    if isinstance(grant, Refusal):
+        app.log_refusal(exchange, grant)
+        deny(exchange, grant)
+        return
+    relative = app.base_paths.relative(request.path)
+    if relative is None:
+        refuse(exchange, "not_found", "No base path leads here.")
+        return
+    try:
+        path = parse_path(relative)
+    except PathRefused as error:
+        exchange.respond(path_refused(exchange, error))
+        return
+    plan = app.plan(exchange, grant, path, request.content_length, grant.media_type or _declared(exchange))
+    if plan is not None:
+        receive(app, exchange, grant, plan)
+
+
+def _declared(exchange: Exchange) -> str | None:
+    return media_type(exchange.request.header(b"content-type"))
+
+
+def receive(app: "Application", exchange: Exchange, grant: Grant, plan: Plan) -> None:
+    """Take the body that a plan allows and answer with its receipt."""
+    # A short body that is here already costs least when publishing itself finds a file in the way.
+    short = exchange.body_arrived
+    try:
+        upload = SingleUpload(app.store, plan, look_first=not short)
+    except (UploadRefused, StorageError) as error:
+        exchange.respond(failure(exchange, error))
+        return
+    exchange.owner = plan.metadata.owner
+
+    def ended(end: BodyEnd) -> None:
+        if end.cut is not None:
+            upload.abandon()
+            exchange.respond(body_failure(exchange, end))
+        elif short and app.inline:
+            upload.finish(lambda result: exchange.respond(answer(result)), inline=True)
+        else:
+            upload.finish(lambda result: exchange.respond_soon(answer(result)))
+
+    def answer(result: Stored | UploadRefused | StorageError | PathRefused) -> Response:
+        if not isinstance(result, Stored):
+            return failure(exchange, result)
+        if grant.scheme in _SLOT_SCHEMES:
+            return Response(201)
+        return receipt(result.entry, quote_path(exchange.request.path), 201)
+
+    exchange.receive(upload, ended, limit=plan.limit)
+
+
+def metadata(grant: Grant, declared: str | None, filename: str | None, owner: str | None) -> Metadata:
+    """What is remembered of a file."""
+    return Metadata(
+        media_type=declared,
+        filename=filename or grant.filename,
+        owner=owner,
+        expires=grant.file_expires,
+        ticket=grant.ticket_id,
+    )

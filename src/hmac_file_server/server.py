@@ -1,0 +1,414 @@
+"""The server: the rooms put together, one event loop a process."""
+
+import asyncio
+import contextlib
+import functools
+import importlib
+import os
+import resource
+import signal
+import ssl
+from collections.abc import Callable, Coroutine
+from dataclasses import replace
+from typing import Any, Final
+
+from hmac_file_server import __version__
+from hmac_file_server.auth import Gate, KeyRefused, KeyRing, Refusal
+from hmac_file_server.clock import SystemClock
+from hmac_file_server.config import ConfigError, Loaded, Settings, apply_live, reload_diff, secrets
+from hmac_file_server.config.base_paths import BasePaths
+from hmac_file_server.files.contract import StorageError, StoreInUse
+from hmac_file_server.files.local import LocalFileStore
+from hmac_file_server.files.locking import lock
+from hmac_file_server.files.space import SharedCounters
+from hmac_file_server.http import Exchange, Limits, Listener
+from hmac_file_server.http.connection import Connection
+from hmac_file_server.network import ListenFailed, Listening, listen
+from hmac_file_server.processes import Supervisor
+from hmac_file_server.protocols import Application
+from hmac_file_server.protocols.answers import COMMON_HEAD
+from hmac_file_server.telemetry import events, log
+from hmac_file_server.telemetry.access import AccessLog
+from hmac_file_server.workers import PoolSize, WorkerPool
+
+_DRAIN_SECONDS: Final = 8.0
+_FLUSH_SECONDS: Final = 0.25
+_EXPIRY_SECONDS: Final = 60.0
+_SPARE_DESCRIPTORS: Final = 128
+# A slow upload holds its socket, the body loop's duplicate of it, and its spool.
+_DESCRIPTORS_PER_CONNECTION: Final = 3
+_PROCESSES_MAX: Final = 16
+
+Reload = Callable[[], Loaded]
+
+
+def run(loaded: Loaded, reload: Reload | None = None) -> int:
+    """Serve until a signal ends it. Returns the exit status: 0, or 1 with one line in the log.
+
+    `reload` loads the configuration anew at SIGHUP; without it SIGHUP only opens the log file again.
+    """
+    settings = loaded.settings
+    log.event(events.SERVER_STARTING, version=__version__, storage_path=settings.server.storage_path)
+    count = process_count(settings)
+    _raise_descriptor_limit()
+    try:
+        settings = with_secret(settings)
+        gate_of(settings)
+        tls_of(settings)
+        store_lock = lock(settings.server.storage_path)
+        listening = listen(settings.server.listen_address, count, mptcp=settings.server.mptcp)
+    except (ListenFailed, StoreInUse, StorageError, KeyRefused, OSError, ValueError) as error:
+        log.event(events.SERVER_FAILED, reason=_reason(error))
+        return 1
+    for address in listening.addresses:
+        log.event(events.SERVER_LISTENING, address=address)
+    counters = SharedCounters(count)
+    try:
+        if count == 1:
+            return _serve(settings, listening, counters, reload, 0, -1)
+        supervisor = Supervisor(
+            count,
+            functools.partial(_serve, settings, listening, counters, reload),
+            on_reload=functools.partial(_check_reload, reload),
+        )
+        status = supervisor.run()
+        log.event(events.SERVER_STOPPED)
+        return status
+    finally:
+        listening.close()
+        store_lock.release()
+
+
+def process_count(settings: Settings) -> int:
+    """How many processes serve: as set, or one a core."""
+    wanted = settings.server.processes
+    if wanted == "auto":
+        return max(1, min(_PROCESSES_MAX, len(os.sched_getaffinity(0))))
+    return wanted
+
+
+def with_secret(settings: Settings) -> Settings:
+    """The settings with the secret of the embedded defaults when none is set. Raises OSError, ValueError."""
+    if settings.security.secret:
+        return settings
+    secret, new = secrets.ensure(settings.server.storage_path)
+    if new:
+        log.event(events.SECRET_CREATED, path=secrets.default_file(settings.server.storage_path))
+    return replace(settings, security=replace(settings.security, secret=(secret,)))
+
+
+def gate_of(settings: Settings) -> Gate:
+    """The gate that the settings describe. Raises KeyRefused."""
+    security = settings.security
+    jwt = KeyRing([secret.reveal() for secret in security.jwt_secret]) if security.jwt_secret else None
+    delete = security.delete_secret
+    return Gate(
+        KeyRing([secret.reveal() for secret in security.secret]),
+        base_paths=BasePaths(settings.server.base_path),
+        clock=SystemClock(),
+        schemes=security.schemes,
+        strict_signatures=security.strict_signatures,
+        jwt_keys=jwt,
+        delete_secret=None if delete is None else delete.reveal(),
+    )
+
+
+def tls_of(settings: Settings) -> ssl.SSLContext | None:
+    """The TLS context, or None for plain HTTP. Raises OSError, ValueError."""
+    certificate, key = settings.server.tls_certificate, settings.server.tls_key
+    if certificate is None:
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(["http/1.1"])
+    context.load_cert_chain(certificate, key)
+    return context
+
+
+def limits_of(settings: Settings) -> Limits:
+    """The connection limits that the settings and the descriptor limit allow."""
+    timeouts = settings.timeouts
+    descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return Limits(
+        header_timeout=timeouts.header_timeout,
+        read_timeout=timeouts.readtimeout,
+        write_timeout=timeouts.writetimeout,
+        idle_timeout=timeouts.idletimeout,
+        stall_timeout=timeouts.stall_timeout,
+        send_stall_timeout=max(60.0, timeouts.stall_timeout),
+        min_rate=timeouts.min_rate,
+        min_rate_grace=max(10.0, timeouts.stall_timeout),
+        max_connections=max(16, (descriptors - _SPARE_DESCRIPTORS) // _DESCRIPTORS_PER_CONNECTION),
+    )
+
+
+class Server:
+    """One serving process."""
+
+    def __init__(
+        self, settings: Settings, listening: Listening, counters: SharedCounters, reload: Reload | None, index: int
+    ) -> None:
+        self._settings = settings
+        self._listening = listening
+        self._counters = counters
+        self._reload = reload
+        self._index = index
+        self._stop: asyncio.Event | None = None
+        self._signal = ""
+        self._clock = SystemClock()
+        self._access = self._access_log(settings)
+
+    async def serve(self, lifeline: int) -> None:
+        """Serve until SIGTERM, SIGINT or the end of the lifeline; then drain."""
+        settings = self._settings
+        loop = asyncio.get_running_loop()
+        stop = self._stop = asyncio.Event()
+        pool = WorkerPool(
+            PoolSize(
+                base=settings.workers.numworkers,
+                most=max(settings.workers.numworkers, settings.workers.max_workers),
+                grow_at=settings.server.worker_scale_up_thresh,
+                shrink_at=settings.server.worker_scale_down_thresh,
+                dynamic=settings.server.enable_dynamic_workers,
+            ),
+            on_resize=_log_resize,
+        )
+        store = self._store = self._open_store(pool)
+        self._application = Application(
+            settings,
+            store=store,
+            gate=gate_of(settings),
+            clock=self._clock,
+            random=os.urandom,
+            submit=pool.submit,
+            ready=self._why_not_ready,
+            on_refusal=_log_refusal,
+        )
+        self._tls = tls_of(settings)
+        self._http = Listener(
+            self._application.handle,
+            limits_of(settings),
+            body_loops=max(1, min(4, len(os.sched_getaffinity(0)))),
+            common_head=COMMON_HEAD,
+            on_done=self._done,
+            on_refused=_log_malformed,
+        )
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop_on, number)
+        loop.add_signal_handler(signal.SIGHUP, self._reload_now)
+        if lifeline >= 0:
+            loop.add_reader(lifeline, self._parent_gone, lifeline)
+        await self._http.start(list(self._listening.sockets[self._index]), self._tls)
+        flusher = loop.create_task(self._flush_often())
+        expiry = loop.create_task(self._expire_often(pool)) if self._index == 0 else None
+        if self._index == 0:
+            log.event(events.SERVER_READY, processes=len(self._listening.sockets))
+        await stop.wait()
+        if self._index == 0:
+            log.event(events.SERVER_STOPPING, signal=self._signal, requests=len(self._http.connections))
+        await self._http.stop(_DRAIN_SECONDS)
+        flusher.cancel()
+        if expiry is not None:
+            expiry.cancel()
+        await loop.run_in_executor(None, pool.close)
+        await loop.run_in_executor(None, store.close)
+        self._access.flush()
+
+    # ---- parts
+
+    def _open_store(self, pool: WorkerPool) -> LocalFileStore:
+        settings = self._settings
+        return LocalFileStore(
+            settings.server.storage_path,
+            durability=settings.uploads.durability,
+            dedup=settings.deduplication.enabled,
+            dedup_max_size=settings.deduplication.maxsize,
+            dedup_hash=settings.deduplication.hash,
+            min_free_bytes=settings.server.min_free_bytes,
+            file_ttl=settings.server.file_ttl,
+            clock=self._clock,
+            submit=pool.submit,
+            log=log.named,
+            counters=self._counters,
+            slot=self._index,
+        )
+
+    def _access_log(self, settings: Settings) -> AccessLog:
+        sink = log.configure(settings.logging)
+        return AccessLog(sink.write, log.shows(events.REQUEST), format=settings.logging.format, now=self._clock.time)
+
+    def _done(self, exchange: Exchange, status: int, sent: int) -> None:
+        """One answered request. Replaced by nothing when the log does not want it."""
+        request = exchange.request
+        self._access.record(
+            request.method,
+            request.path,
+            status,
+            request.content_length or 0,
+            sent,
+            self._clock.monotonic() - exchange.started,
+            exchange.peer,
+            exchange.request_id,
+            exchange.owner,
+        )
+
+    def _why_not_ready(self) -> str | None:
+        if self._http.draining:
+            return "stopping"
+        try:
+            self._store.admit(0).release()
+        except StorageError as error:
+            return error.code
+        return None
+
+    async def _flush_often(self) -> None:
+        while True:
+            await asyncio.sleep(_FLUSH_SECONDS)
+            self._access.flush()
+
+    async def _expire_often(self, pool: WorkerPool) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            ended = loop.create_future()
+
+            def expire(ended: "asyncio.Future[None]" = ended) -> None:
+                try:
+                    self._store.expire(self._clock.time())
+                except StorageError as error:
+                    log.event(events.STORAGE_FAILED, path="-", reason=error.code, exc=error)
+                finally:
+                    with contextlib.suppress(RuntimeError):
+                        loop.call_soon_threadsafe(_resolve, ended)
+
+            pool.submit(expire)
+            await ended
+            ttl = self._settings.server.file_ttl
+            await asyncio.sleep(_EXPIRY_SECONDS if ttl is None else max(1.0, min(_EXPIRY_SECONDS, ttl / 10)))
+
+    # ---- signals
+
+    def _stop_on(self, number: int) -> None:
+        self._signal = signal.Signals(number).name
+        if self._stop is not None:
+            self._stop.set()
+
+    def _parent_gone(self, lifeline: int) -> None:
+        asyncio.get_running_loop().remove_reader(lifeline)
+        self._signal = "the end of its parent"
+        if self._stop is not None:
+            self._stop.set()
+
+    def _reload_now(self) -> None:
+        """Take what can be taken of a new configuration; keep serving with the old one if it is bad."""
+        loud = self._index == 0
+        if self._reload is None:
+            self._reopen_log()
+            return
+        try:
+            new = with_secret(self._reload().settings)
+            settings = apply_live(self._settings, new)
+            gate = gate_of(settings)
+            if self._tls is not None and settings.server.tls_certificate is not None:
+                # New handshakes use the new certificate; established connections go on.
+                self._tls.load_cert_chain(settings.server.tls_certificate, settings.server.tls_key)
+        except (ConfigError, KeyRefused, OSError, ValueError) as error:
+            if loud:
+                log.event(events.CONFIG_REFUSED, reason=_reason(error))
+            return
+        live, restart = reload_diff(self._settings, new)
+        self._access.flush()
+        self._settings = settings
+        self._application.configure(settings, gate)
+        self._http.limits = limits_of(settings)
+        self._store.configure(
+            min_free_bytes=settings.server.min_free_bytes,
+            file_ttl=settings.server.file_ttl,
+            dedup=settings.deduplication.enabled,
+            dedup_max_size=settings.deduplication.maxsize,
+        )
+        try:
+            self._access = self._access_log(settings)
+        except OSError as error:
+            log.event(events.CONFIG_REFUSED, reason=_reason(error))
+        if loud:
+            log.event(events.CONFIG_RELOADED, keys=", ".join(live) or "nothing")
+            if restart:
+                log.event(events.CONFIG_RESTART_NEEDED, keys=", ".join(restart))
+
+    def _reopen_log(self) -> None:
+        with contextlib.suppress(OSError):
+            log.reopen()
+
+
+def _serve(
+    settings: Settings, listening: Listening, counters: SharedCounters, reload: Reload | None, index: int, lifeline: int
+) -> int:
+    """Be one serving process. Returns the exit status."""
+    try:
+        _run_loop(Server(settings, listening, counters, reload, index).serve(lifeline))
+    except StorageError as error:
+        log.event(events.SERVER_FAILED, reason=_reason(error), exc=error)
+        return 1
+    if lifeline < 0:
+        log.event(events.SERVER_STOPPED)
+    return 0
+
+
+def _run_loop(main: Coroutine[Any, Any, None]) -> None:
+    try:
+        uvloop = importlib.import_module("uvloop")
+    except ImportError:
+        # Large bodies are as fast without it, short ones take half as long again.
+        asyncio.run(main)
+    else:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(main)
+
+
+def _check_reload(reload: Reload | None) -> bool:
+    if reload is None:
+        return True
+    try:
+        gate_of(with_secret(reload().settings))
+    except (ConfigError, KeyRefused, OSError, ValueError) as error:
+        log.event(events.CONFIG_REFUSED, reason=_reason(error))
+        return False
+    return True
+
+
+def _raise_descriptor_limit() -> None:
+    """As many descriptors as the system lets this process have: each connection needs a few."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+    return str(error) or type(error).__name__
+
+
+def _resolve(future: "asyncio.Future[None]") -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+def _log_resize(old: int, new: int, waiting: int) -> None:
+    kind = events.WORKERS_GROWN if new > old else events.WORKERS_SHRUNK
+    log.event(kind, workers=new, waiting=waiting)
+
+
+def _log_refusal(exchange: Exchange, refusal: Refusal) -> None:
+    log.event(
+        events.SIGNATURE_REFUSED,
+        peer=exchange.peer,
+        method=exchange.request.method,
+        path=exchange.request.path,
+        reason=f"{refusal.reason}: {refusal.detail_log}",
+        request_id=exchange.request_id,
+    )
+
+
+def _log_malformed(connection: Connection, status: int, code: str) -> None:
+    log.event(events.REQUEST_MALFORMED, peer=connection.peer, reason=code, status=status)

@@ -1,0 +1,10 @@
+"""Why an upload cannot be."""
+
+
+class UploadRefused(Exception):  # noqa: N818 - a refusal, not a fault
+    """An upload that breaks a rule. `code` is stable: exists, too_large, ticket_used_up, incomplete."""
+
+    def __init__(self, code: str, detail: str) -> None:
+        super().__init__(detail)
+        self.code = code
+        self.detail = detail

@@ -1,0 +1,209 @@
+"""An upload in one piece: admitted, spooled or compared, published once.
+
+A path is written once. Bytes for a path that exists are held against it and nothing is stored: the same
+bytes earn the same answer as the first time, so that a client whose answer was lost may simply repeat its
+request (fault N-11); other bytes are a conflict.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from hmac_file_server.files.contract import (
+    Comparison,
+    Entry,
+    FileStore,
+    Metadata,
+    Outcome,
+    PathRefused,
+    Published,
+    Reservation,
+    Spool,
+    StorageError,
+    StoragePath,
+)
+from hmac_file_server.uploads.errors import UploadRefused
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is to be stored where.
+
+    `size` is the exact size in bytes when it is known; `limit` bounds it otherwise. `ticket` is
+    (id, most files, epoch seconds when it may be forgotten) when a ticket's uses are counted.
+    """
+
+    path: StoragePath
+    size: int | None
+    limit: int
+    metadata: Metadata
+    ticket: tuple[str, int, float] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """The receipt. `created` is False when the same bytes were there before."""
+
+    entry: Entry
+    created: bool
+
+
+Result: TypeAlias = Stored | UploadRefused | StorageError | PathRefused
+Done: TypeAlias = Callable[[Result], None]
+
+_EXISTS = "Other content is stored under this path."
+# A body of unknown length is admitted in steps of this many bytes.
+_STEP = 16 * 1024 * 1024
+
+
+class SingleUpload:
+    """A body on its way to one path; is the sink of its bytes. Used by one thread at a time.
+
+    Raises on construction, before any byte is taken: UploadRefused (exists, too_large, ticket_used_up) and
+    StorageError (no space). Ends with `finish` or `abandon`, whichever comes first.
+    """
+
+    __slots__ = (
+        "_admitted",
+        "_comparison",
+        "_over",
+        "_plan",
+        "_reservation",
+        "_spool",
+        "_step",
+        "_store",
+        "_ticket_taken",
+        "received",
+    )
+
+    def __init__(self, store: FileStore, plan: Plan, *, look_first: bool) -> None:
+        """`look_first`: ask for an existing file now; otherwise publishing finds it (short bodies)."""
+        self._store = store
+        self._plan = plan
+        self._comparison: Comparison | None = None
+        self._spool: Spool | None = None
+        self._reservation: Reservation | None = None
+        self._step: Reservation | None = None
+        self._admitted = 0
+        self._ticket_taken = False
+        self._over = False
+        self.received = 0
+        size = plan.size
+        if (size or 0) > plan.limit:
+            raise UploadRefused("too_large", f"The file may have at most {plan.limit} bytes.")
+        if look_first:
+            entry = store.head(plan.path)
+            if entry is not None:
+                if size is not None and size != entry.size:
+                    raise UploadRefused("exists", _EXISTS)
+                self._comparison = store.compare(plan.path)
+                if self._comparison is not None:
+                    return
+        self._admitted = size or 0
+        reservation = store.admit(size or 0)
+        try:
+            if plan.ticket is not None:
+                if not store.take_ticket(*plan.ticket):
+                    raise UploadRefused("ticket_used_up", "The ticket's files have all been uploaded.")
+                self._ticket_taken = True
+            self._spool = store.spool(size, reservation)
+        except BaseException:
+            self._give_back_ticket()
+            reservation.release()
+            raise
+        self._reservation = reservation
+
+    def write(self, view: memoryview) -> None:
+        """Take the next bytes. Raises UploadRefused (too_large) and StorageError."""
+        received = self.received + len(view)
+        plan = self._plan
+        if received > (plan.limit if plan.size is None else plan.size):
+            raise UploadRefused("too_large", f"The file may have at most {plan.limit} bytes.")
+        if self._spool is not None:
+            if received > self._admitted:
+                self._admit_more(received)
+            self._spool.write(view)
+        elif self._comparison is not None:
+            self._comparison.write(view)
+        self.received = received
+
+    def _admit_more(self, received: int) -> None:
+        step = self._store.admit(received - self._admitted + _STEP)
+        self._admitted = received + _STEP
+        # What the last step promised is on the medium by now.
+        if self._step is not None:
+            self._step.release()
+        self._step = step
+
+    def finish(self, done: Done, *, inline: bool = False) -> None:
+        """The body is whole: publish, then call `done` with the result, on any thread, exactly once.
+
+        `inline` publishes in the calling thread and calls `done` before it returns: for short bodies where
+        no sync is due.
+        """
+        if self._over:
+            return
+        self._over = True
+        plan = self._plan
+        comparison = self._comparison
+        if plan.size is not None and self.received != plan.size:
+            self._discard()
+            done(UploadRefused("incomplete", "The body is shorter than announced."))
+        elif comparison is not None:
+            same = comparison.same()
+            entry = comparison.entry
+            comparison.close()
+            done(Stored(entry, created=False) if same else UploadRefused("exists", _EXISTS))
+        elif self._spool is None:
+            raise RuntimeError("an upload without a spool cannot be finished")
+        elif inline:
+            try:
+                published: Published | StorageError | PathRefused = self._store.publish(
+                    self._spool, plan.path, plan.metadata
+                )
+            except (StorageError, PathRefused) as error:
+                published = error
+            done(self._settle(published))
+        else:
+            self._store.publish_soon(
+                self._spool, plan.path, plan.metadata, lambda published: done(self._settle(published))
+            )
+
+    def abandon(self) -> None:
+        """Drop everything. Idempotent; nothing that was stored before is touched."""
+        if self._over:
+            return
+        self._over = True
+        self._discard()
+
+    def _settle(self, published: Published | StorageError | PathRefused) -> Result:
+        self._release()
+        if isinstance(published, Published):
+            if published.outcome is Outcome.CREATED and published.entry is not None:
+                return Stored(published.entry, created=True)
+            # Nothing new was stored, so no use of the ticket was spent.
+            self._give_back_ticket()
+            if published.outcome is Outcome.SAME and published.entry is not None:
+                return Stored(published.entry, created=False)
+            return UploadRefused("exists", _EXISTS)
+        self._give_back_ticket()
+        return published
+
+    def _discard(self) -> None:
+        if self._comparison is not None:
+            self._comparison.close()
+        if self._spool is not None:
+            self._spool.discard()
+        self._release()
+        self._give_back_ticket()
+
+    def _release(self) -> None:
+        if self._reservation is not None:
+            self._reservation.release()
+        if self._step is not None:
+            self._step.release()
+
+    def _give_back_ticket(self) -> None:
+        if self._ticket_taken and self._plan.ticket is not None:
+            self._ticket_taken = False
+            self._store.give_back_ticket(self._plan.ticket[0])
