@@ -125,7 +125,7 @@ def _listen_unix(path: str) -> socket.socket:
     try:
         sock.bind(path)
         # The proxy runs as another user; who may reach the socket is the folder's business.
-        os.chmod(path, 0o666)
+        os.chmod(path, 0o666)  # noqa: S103
         sock.listen(_BACKLOG)
         sock.setblocking(False)
     except BaseException:

@@ -1,0 +1,50 @@
+# Two commands matter: `make serve` runs the server, `make test` proves it.
+
+BIN := .venv/bin
+PYTEST := $(BIN)/python -m pytest -q
+
+.PHONY: help serve test check bench soak lock format clean
+
+help:
+	@echo "make serve   run the server on http://127.0.0.1:8080, files in ./data"
+	@echo "make test    install what the tests need and run them all"
+	@echo "make check   lint, types, layout and unit tests: no servers, no packages"
+	@echo "make bench   compare with nginx and aiohttp; ARGS='--long --peer NAME=URL'"
+	@echo "make format  format the code;  make lock  pin the requirements anew"
+
+serve:
+	@scripts/venv runtime
+	@exec $(BIN)/hmac-file-server serve $(ARGS)
+
+check:
+	@scripts/venv test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(PYTEST) -n 2 tests/unit
+
+test:
+	@scripts/test-packages
+	@$(MAKE) --no-print-directory check
+	$(PYTEST) -n 2 --dist loadfile tests/server tests/http tests/crash
+	$(PYTEST) tests/peers
+
+bench:
+	@scripts/bench-packages
+	@scripts/venv test
+	$(BIN)/python -m bench $(ARGS)
+
+lock:
+	@scripts/venv test
+	for name in runtime build test; do $(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras \
+	  --no-header --no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
+	  --output-file requirements/$$name.txt requirements/$$name.in; done
+
+format:
+	@scripts/venv test
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist build
