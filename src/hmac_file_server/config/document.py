@@ -135,7 +135,7 @@ def _syntax(error: tomllib.TOMLDecodeError, statement: str, file: str, line: int
     hint = ""
     if "=" not in statement and not statement.startswith("["):
         hint = "; a line is [section] or key = value"
-    elif "Invalid value" in text:
+    elif "Invalid value" in text or "after a statement" in text:
         hint = '; text stands in quotes, such as "10MB"'
     return ConfigError(f"no valid TOML: {text}{hint}", file, line + offset, code="syntax")
 
