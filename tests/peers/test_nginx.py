@@ -91,20 +91,29 @@ def test_chunked_client(nginx: Nginx, front: Front) -> None:
 def test_many_requests_over_kept_connections(nginx: Nginx, front: Front) -> None:
     """Refusals in between must not shift answers on a connection that nginx uses again."""
     client = http.client.HTTPConnection("127.0.0.1", nginx.ports[front], timeout=30)
+
+    def exchange(method: str, target: str, body: bytes | None = None) -> tuple[int, bytes]:
+        try:
+            client.request(method, target, body)
+            answer = client.getresponse()
+        except (http.client.RemoteDisconnected, BrokenPipeError, ConnectionResetError):
+            # Without buffering, nginx ends a connection whose body it had not read when the refusal came,
+            # after saying that it would keep it.
+            if front.buffering:
+                raise
+            client.close()
+            client.request(method, target, body)
+            answer = client.getresponse()
+        return answer.status, answer.read()
+
     try:
         for number in range(40):
             path = f"nginx/{front.name}/many/{number}.bin"
             body = content(1 + number * 997, path)
-            good = slots.target(path, slots.v1(path, len(body)))
-            wrong = f"/upload/{path}?v={'f' * 64}"
-            for target, status in ((wrong, 403), (good, 201)):
-                client.request("PUT", target, body)
-                answer = client.getresponse()
-                answer.read()
-                assert answer.status == status
-            client.request("GET", f"/upload/{path}")
-            answer = client.getresponse()
-            assert (answer.status, answer.read() == body) == (200, True)
+            refused, problem = exchange("PUT", f"/upload/{path}?v={'f' * 64}", body)
+            assert (refused, b'"code"' in problem) == (403, True)
+            assert exchange("PUT", slots.target(path, slots.v1(path, len(body))), body) == (201, b"")
+            assert exchange("GET", f"/upload/{path}") == (200, body)
     finally:
         client.close()
 
@@ -114,10 +123,10 @@ def test_documented_server_block(nginx: Nginx, shared_server: FileServer) -> Non
     path = "nginx/documented/video file.mp4"
     body = content(3_000_000, path)
     where = slots.target(path, slots.v2(path, len(body), "video/mp4"))
-    sent = request("127.0.0.1", nginx.documented, "PUT", where, body, {"Content-Type": "video/mp4"})
+    sent = request("127.0.0.1", nginx.printed, "PUT", where, body, {"Content-Type": "video/mp4"})
     assert sent.status == 201
-    got = request("127.0.0.1", nginx.documented, "GET", where.split("?")[0])
+    got = request("127.0.0.1", nginx.printed, "GET", where.split("?")[0])
     assert (got.status, got.body == body) == (200, True)
-    refused = request("127.0.0.1", nginx.documented, "PUT", slots.target(path, f"v={'0' * 64}"), body)
+    refused = request("127.0.0.1", nginx.printed, "PUT", slots.target(path, f"v={'0' * 64}"), body)
     assert refused.status == 403
     assert path in shared_server.files()
