@@ -21,6 +21,7 @@ from hmac_file_server.files.contract import (
     Metadata,
     PathRefused,
     Published,
+    StorageBusy,
     StorageError,
     StorageFailed,
     StoragePath,
@@ -33,6 +34,7 @@ from hmac_file_server.files.spool import LocalSpool
 
 _BATCH: Final = 256
 _FLUSH_AFTER: Final = 0.05
+_PATIENCE: Final = 30.0
 
 
 class Job:
@@ -44,7 +46,8 @@ class Job:
         self.spool = spool
         self.path = path
         self.meta = meta
-        self.done = done
+        self.done: Done | None = done
+        """None once it was answered."""
         self.directory: Directory | None = None
         self.row: Row | None = None
 
@@ -85,20 +88,48 @@ class Committer:
         self._full = full
         self._submit = submit
         self._log = log
+        self._under_way = 0
+        self._idle = threading.Condition()
         self._queue: queue.SimpleQueue[Job | bool] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="hmac-file-server-commit", daemon=True)
         self._thread.start()
 
-    def add(self, job: Job) -> None:
-        """Publish it with the next batch; its data is synced already where that is asked for."""
-        self._queue.put(job)
+    def begin(self, job: Job) -> None:
+        """Take the job: its data is synced first where that is asked for, on a worker."""
+        with self._idle:
+            self._under_way += 1
+        if not self._full:
+            self._queue.put(job)
+            return
+        try:
+            self._submit(lambda: self.sync(job))
+        except RuntimeError:  # the workers are shut down
+            self._answer(job, StorageBusy("the server is stopping"))
+
+    def begin_here(self, job: Job) -> None:
+        """As `begin`, with the sync of the data in the calling thread."""
+        with self._idle:
+            self._under_way += 1
+        self.sync(job)
+
+    def sync(self, job: Job) -> None:
+        """Sync the data of the job and queue it."""
+        try:
+            self._disk.fdatasync(job.spool.fd)
+        except BaseException as error:
+            self._answer(job, self._steps.failed("data", error))
+        else:
+            self._queue.put(job)
 
     def flush_soon(self) -> None:
         """Rows wait: write them within 50 ms."""
         self._queue.put(True)
 
     def close(self) -> None:
-        """Finish what is queued and end the thread."""
+        """Finish what was begun, for half a minute at most, and end the thread."""
+        with self._idle:
+            if not self._idle.wait_for(lambda: self._under_way == 0, _PATIENCE):
+                self._log("publishes_abandoned", count=self._under_way)
         if self._thread.is_alive():
             self._queue.put(False)
             self._thread.join()
@@ -219,19 +250,26 @@ class Committer:
                 result = StorageFailed("the publish failed")
             self._answer(job, result)
 
-        self._submit(work)
+        try:
+            self._submit(work)
+        except RuntimeError:  # the workers are shut down
+            work()
 
     def _answer(self, job: Job, result: Published | StorageError | PathRefused) -> None:
-        done, job.done = job.done, _nobody
+        done = job.done
+        if done is None:
+            return
+        job.done = None
         job.spool.end()
         try:
             done(result)
         except Exception as error:
             self._log("publish_callback_failed", error=repr(error))
-
-
-def _nobody(_: object) -> None:
-    """Takes the second answer to a job that was answered."""
+        finally:
+            with self._idle:
+                self._under_way -= 1
+                if not self._under_way:
+                    self._idle.notify_all()
 
 
 def to_sync(directory: Directory) -> list[Directory]:

@@ -181,6 +181,16 @@ class Directories:
                 self._cache.popitem(last=False)
 
 
+def is_directory(mode: int) -> bool:
+    """Whether `st_mode` is that of a directory."""
+    return stat.S_IFMT(mode) == stat.S_IFDIR
+
+
+def is_link(mode: int) -> bool:
+    """Whether `st_mode` is that of a symbolic link."""
+    return stat.S_IFMT(mode) == stat.S_IFLNK
+
+
 def is_regular(mode: int) -> bool:
     """Whether `st_mode` is that of a plain file."""
     return stat.S_IFMT(mode) == stat.S_IFREG

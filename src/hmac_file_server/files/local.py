@@ -9,14 +9,17 @@ import errno
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
+
+from msgspec import structs
 
 from hmac_file_server.files import media_types
 from hmac_file_server.files.committer import Committer, Job, Steps, sync_all, to_sync
 from hmac_file_server.files.contract import (
     Buffer,
+    Deletion,
     Done,
     Entry,
     Log,
@@ -36,6 +39,7 @@ from hmac_file_server.files.contract import (
 from hmac_file_server.files.dedup import Blobs
 from hmac_file_server.files.directories import Directories, Directory, is_regular
 from hmac_file_server.files.disk import Disk, storage_error
+from hmac_file_server.files.expiry import Expiry, Removal
 from hmac_file_server.files.locking import Exclusion
 from hmac_file_server.files.metadata import MetadataTable, Row
 from hmac_file_server.files.paths import PRIVATE
@@ -55,6 +59,7 @@ _FRESH: Final = 5.0
 """Seconds for which the absence of a row may only mean that another process has yet to write it."""
 _CACHED_ENTRIES: Final = 8192
 _COMPARE: Final = 1 << 20
+_ORPHAN_AGE: Final = 3600.0
 _BAD_SYNCS: Final = 2
 _BAD_SYNC_WINDOW: Final = 600.0
 
@@ -165,16 +170,13 @@ class LocalFileStore:
         self._full = durability == "full"
         self._clock = clock
         self._time = clock.time
-        self._submit = submit
         self._log = log
-        self._file_ttl = file_ttl
         self._closed = False
         self._bad_syncs: list[float] = []
         self._read_only = False
-        self._entries: OrderedDict[str, tuple[int, int, int, Entry]] = OrderedDict()
+        self._entries: OrderedDict[str, tuple[int, int, Entry]] = OrderedDict()
         try:
-            root.mkdir(mode=0o750, parents=True, exist_ok=True)
-            root_fd = disk.open(os.fspath(root), _FOLDER)
+            root_fd = self._open_root(root)
             private = self._folder(PRIVATE, root_fd)
             spool = self._folder("spool", private)
             blobs = self._folder("blobs", private)
@@ -183,13 +185,18 @@ class LocalFileStore:
                 disk, root_fd, monotonic=clock.monotonic, hidden=(hidden.st_dev, hidden.st_ino)
             )
             self._deleting = Exclusion(disk, "deleting", private)
+            self._spools = Spools(
+                disk, spool, random=random, hash_name=dedup_hash, hash_limit=dedup_max_size, hashing=dedup
+            )
+            self._spools.sweep(clock.time() - _ORPHAN_AGE)
+            self.metadata = MetadataTable(disk, os.fspath(root / PRIVATE / "state.db"), full=self._full)
+            if self._full:
+                disk.fsync(private)
+                disk.fsync(root_fd)
             disk.close(private)
+            self._remember_durability()
         except OSError as error:
             raise storage_error(error) from error
-        self._root_fd = root_fd
-        self._spools = Spools(
-            disk, spool, random=random, hash_name=dedup_hash, hash_limit=dedup_max_size, hashing=dedup
-        )
         self._blobs = Blobs(
             disk,
             Directories(disk, blobs, monotonic=clock.monotonic, capacity=256),
@@ -205,7 +212,26 @@ class LocalFileStore:
             slot=slot,
             monotonic=clock.monotonic,
         )
-        self.metadata = MetadataTable(disk, os.fspath(root / PRIVATE / "state.db"), full=self._full)
+        self._removal = Removal(
+            disk,
+            self._directories,
+            self.metadata,
+            self._blobs,
+            self._deleting,
+            sync=self._sync_directory if self._full else None,
+            forget=lambda path: self._entries.pop(path, None) and None,
+            log=log,
+        )
+        self._expiry = Expiry(
+            disk,
+            self._directories,
+            self.metadata,
+            self._blobs,
+            self._removal,
+            file_ttl=file_ttl,
+            monotonic=clock.monotonic,
+            log=log,
+        )
         self._committer = Committer(
             disk,
             self.metadata,
@@ -220,6 +246,33 @@ class LocalFileStore:
             submit=submit,
             log=log,
         )
+
+    def _open_root(self, root: Path) -> int:
+        """Open the root, made with what is above it when missing; new entries are on the medium then."""
+        disk = self._disk
+        missing = []
+        place = root.absolute()
+        while not place.exists():
+            missing.append(place)
+            place = place.parent
+        for folder in reversed(missing):
+            with contextlib.suppress(FileExistsError):
+                disk.mkdir(os.fspath(folder), 0o750)
+            above = disk.open(os.fspath(folder.parent), _FOLDER)
+            try:
+                disk.fsync(above)
+            finally:
+                disk.close(above)
+        return disk.open(os.fspath(root), _FOLDER)
+
+    def _remember_durability(self) -> None:
+        """After a time of relaxed durability, sync everything once: from now on a row means durable."""
+        if not self._full:
+            if self.metadata.fact("unsynced") != "yes":
+                self.metadata.set_fact("unsynced", "yes")
+        elif self.metadata.fact("unsynced") == "yes":
+            self._disk.sync()
+            self.metadata.set_fact("unsynced", "no")
 
     def _folder(self, name: str, dir_fd: int) -> int:
         with contextlib.suppress(FileExistsError):
@@ -253,7 +306,9 @@ class LocalFileStore:
             found = disk.fstat(fd)
             known = self._entries.get(path)
             if known is not None and known[1] == found.st_ctime_ns and known[0] == found.st_ino:
-                return LocalReader(disk, fd, known[3])
+                with contextlib.suppress(KeyError):
+                    self._entries.move_to_end(path)
+                return LocalReader(disk, fd, known[2])
             if not is_regular(found.st_mode):
                 disk.close(fd)
                 return None
@@ -278,7 +333,7 @@ class LocalFileStore:
         entry = entry_of(row) if row is not None and known else found_entry(path, found)
         now = self._time()
         if row is not None or now - found.st_ctime > _FRESH:
-            self._entries[path] = (found.st_ino, found.st_ctime_ns, found.st_size, entry)
+            self._entries[path] = (found.st_ino, found.st_ctime_ns, entry)
             if len(self._entries) > _CACHED_ENTRIES:
                 with contextlib.suppress(KeyError):
                     self._entries.popitem(last=False)
@@ -308,14 +363,14 @@ class LocalFileStore:
         if self._full:
             return self._publish_and_wait(spool, path, meta)
         try:
+            if self.metadata.stuck:
+                raise StorageFailed("the metadata database has not taken rows for long")
             directory = self._place_or_none(spool, path)
             if directory is None:
                 return self._settle(spool, path, meta)
             row = self._row(spool, path, meta)
         finally:
             spool.end()
-        if self.metadata.stuck:
-            raise StorageFailed("the metadata database has not taken rows for long")
         if self.metadata.put_later(row) in {1, 512}:
             self._committer.flush_soon()
         return _created(row)
@@ -328,7 +383,7 @@ class LocalFileStore:
             results.append(result)
             ready.set()
 
-        self._sync_and_queue(Job(spool, path, meta, done))
+        self._committer.begin_here(Job(spool, path, meta, done))
         ready.wait()
         result = results[0]
         if isinstance(result, Published):
@@ -339,21 +394,7 @@ class LocalFileStore:
         """Publish; `done` gets the result on another thread."""
         if not isinstance(spool, LocalSpool):
             raise TypeError("the spool is of another store")
-        job = Job(spool, path, meta, done)
-        if self._full:
-            self._submit(lambda: self._sync_and_queue(job))
-        else:
-            self._committer.add(job)
-
-    def _sync_and_queue(self, job: Job) -> None:
-        try:
-            self._disk.fdatasync(job.spool.fd)
-        except OSError as error:
-            failure = self._sync_failed("data", error)
-            job.spool.end()
-            job.done(failure)
-            return
-        self._committer.add(job)
+        self._committer.begin(Job(spool, path, meta, done))
 
     def _place_or_none(self, spool: LocalSpool, path: StoragePath) -> Directory | None:
         """Link the spool at `path`: its directory then, None when the path is taken."""
@@ -422,7 +463,9 @@ class LocalFileStore:
             try:
                 if not self._same(spool, reader):
                     return Published(Outcome.CONFLICT, reader.entry)
-                self._ensure_durable(reader, self._row(spool, path, meta))
+                row = self._row(spool, path, meta)
+                # The row that was lost, or never written: the file is as old as it is.
+                self._ensure_durable(reader, structs.replace(row, created=reader.entry.created))
                 return Published(Outcome.SAME, self.head(path) or reader.entry)
             finally:
                 reader.close()
@@ -466,9 +509,12 @@ class LocalFileStore:
         """
         path = reader.entry.path
         fd = reader.fileno()
-        if not self._full or fd is None or self.metadata.committed(path) is not None:
-            if not self._full and row is not None and self.metadata.get(path) is None:
-                self.metadata.put([row], heal=True)
+        if not self._full:
+            if row is not None and self.metadata.get(path) is None:
+                self.metadata.put_later(row)
+                self._committer.flush_soon()
+            return
+        if fd is None or self.metadata.committed(path) is not None:
             return
         try:
             self._disk.fsync(fd)
@@ -507,53 +553,11 @@ class LocalFileStore:
 
     def delete(self, path: StoragePath, reason: str) -> bool:
         """Remove the file durably and log why; False when there was none. Raises StorageError."""
-        with self._deleting:
-            row = self.metadata.get(path)
-            found = self._unlink(path)
-            if found is None:
-                return False
-            directory, size = found
-            if self._full:
-                self._sync_directory(directory)
-            self._forget([row] if row is not None else [])
-            self._log("file_deleted", path=path, size=size, reason=reason)
-            self._prune(directory)
-        return True
+        return bool(self._removal.remove([path], lambda _row, _found: reason))
 
-    def _unlink(self, path: str) -> tuple[Directory, int] | None:
-        head, _, name = path.rpartition("/")
-        try:
-            directory = self._directories.find(head)
-            if directory is None:
-                return None
-            found = self._disk.stat(name, dir_fd=directory.fd, follow_symlinks=False)
-            if not is_regular(found.st_mode):
-                return None
-            self._disk.unlink(name, dir_fd=directory.fd)
-        except OSError as error:
-            if error.errno in _ABSENT:
-                return None
-            raise storage_error(error) from error
-        self._entries.pop(path, None)
-        return directory, found.st_size
-
-    def _forget(self, rows: Sequence[Row]) -> None:
-        if rows:
-            self.metadata.remove(rows)
-            for row in rows:
-                if row.digest is not None:
-                    self._blobs.collect(row.digest.partition(":")[2])
-
-    def _prune(self, directory: Directory) -> None:
-        """Remove the directory and those above it as far as they are empty."""
-        for each in list(directory.lineage()):
-            if each.parent is None:
-                return
-            try:
-                self._disk.rmdir(each.path.rpartition("/")[2], dir_fd=each.parent.fd)
-            except OSError:
-                return
-            self._directories.forget(each)
+    def expire(self, now: float) -> list[Deletion]:
+        """Remove files that have outlived their time; blocks. `now` is in epoch seconds."""
+        return self._expiry.run(now)
 
     # -- tickets
 

@@ -178,6 +178,14 @@ class MetadataTable:
         """Forget tickets that expired before. Raises StorageError."""
         self._transact([("DELETE FROM tickets WHERE expires < ?", [(before,)])])
 
+    def damage(self) -> list[str]:
+        """What SQLite finds wrong with the file; nothing when it is sound. Raises StorageError."""
+        try:
+            found = [str(line[0]) for line in self._reader().execute("PRAGMA integrity_check(100)")]
+        except sqlite3.Error as error:
+            raise storage_error(error) from error
+        return [] if found == ["ok"] else found
+
     # -- facts
 
     def fact(self, name: str) -> str | None:

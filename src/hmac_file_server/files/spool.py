@@ -193,9 +193,9 @@ class Spools:
         with contextlib.suppress(OSError):  # swept already, or the disk is failing: the next sweep has it
             self._disk.unlink(name, dir_fd=self._folder)
 
-    def sweep(self, older_than: float) -> list[str]:
-        """Remove what a crash left: named, last changed before `older_than` and open nowhere."""
-        removed = []
+    def orphans(self, older_than: float) -> list[str]:
+        """Names of what a crash left: last changed before `older_than` (epoch seconds) and open nowhere."""
+        found = []
         for name in self._disk.listdir(self._folder):
             try:
                 fd = self._disk.open(name, _LOOK, dir_fd=self._folder)
@@ -205,13 +205,19 @@ class Spools:
                 if self._disk.fstat(fd).st_mtime >= older_than:
                     continue
                 self._disk.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                self._disk.unlink(name, dir_fd=self._folder)
-                removed.append(name)
+                found.append(name)
             except OSError:
                 continue
             finally:
                 self._disk.close(fd)
-        return removed
+        return found
+
+    def sweep(self, older_than: float) -> list[str]:
+        """Remove the orphans; their names."""
+        names = self.orphans(older_than)
+        for name in names:
+            self.drop(name)
+        return names
 
     def shut(self) -> None:
         """Close the folder's descriptors; spools that still exist stay writable."""
