@@ -1,6 +1,13 @@
 """What can be wrong with a configuration."""
 
 
+def printable(text: str) -> str:
+    """The text with everything that is not printable as an escape: names and values may come from anywhere."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 class ConfigError(Exception):
     """A configuration that cannot be used.
 
@@ -29,7 +36,7 @@ class ConfigError(Exception):
     def __str__(self) -> str:
         where = ":".join(str(part) for part in (self.file, self.line) if part is not None)
         parts = [part for part in (where, self.key, self.message) if part]
-        return ": ".join(parts)
+        return printable(": ".join(parts))
 
     @property
     def all(self) -> tuple["ConfigError", ...]:

@@ -13,7 +13,7 @@ from typing import Any
 
 from hmac_file_server.config import addresses, aliases, kinds, secrets
 from hmac_file_server.config.aliases import folded
-from hmac_file_server.config.errors import ConfigError
+from hmac_file_server.config.errors import ConfigError, printable
 from hmac_file_server.config.model import KEYS, SECTIONS, Key, Settings
 from hmac_file_server.config.secrets import Secret
 
@@ -288,7 +288,7 @@ class _Build:
             settings = replace(settings, server=replace(settings.server, storage_path=storage))
         origins = dict.fromkeys(KEYS, DEFAULT_ORIGIN)
         origins.update({name: given.origin for name, given in self._given.items()})
-        return Loaded(settings, origins, tuple(self.warnings), self.path)
+        return Loaded(settings, origins, tuple(printable(text) for text in self.warnings), self.path)
 
     def _value(self, name: str) -> Any:
         return self._values.get(name, KEYS[name].default)
@@ -473,7 +473,7 @@ def _refused(key: Key, raw: Any, reason: str) -> str:
 
 
 def _cut(text: str) -> str:
-    text = text.encode("unicode_escape").decode() if not text.isprintable() else text
+    text = printable(text)
     return text if len(text) <= 60 else text[:59] + "…"
 
 
