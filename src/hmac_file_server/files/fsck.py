@@ -9,10 +9,11 @@ import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final, NamedTuple
 
 import msgspec
 
+from hmac_file_server.clock import Clock, SystemClock
 from hmac_file_server.files import media_types
 from hmac_file_server.files.contract import PathRefused, StorageError
 from hmac_file_server.files.dedup import Blobs
@@ -22,9 +23,6 @@ from hmac_file_server.files.expiry import walk
 from hmac_file_server.files.metadata import MetadataTable, Row
 from hmac_file_server.files.paths import PRIVATE, parse
 from hmac_file_server.files.spool import Spools, hasher
-
-if TYPE_CHECKING:
-    from hmac_file_server.clock import Clock
 
 _FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -36,17 +34,19 @@ _BAD_MODE: Final = 0o133 | 0o7000
 """Bits that no stored file should have: execution, writing by others, set-id."""
 
 
-class Problem(msgspec.Struct, frozen=True):
-    """One finding. `path` is below the root; `repaired` says whether it is no problem any more."""
+class Problem(NamedTuple):
+    """One finding. `path` is below the root."""
 
     code: str
     path: str
     text: str
-    repaired: bool = False
 
 
 class Report(msgspec.Struct, frozen=True):
-    """What a check found. `files` and `bytes` count what was looked at."""
+    """What a check found: `repaired` are those of `problems` that are none any more.
+
+    `files` and `bytes` count what was looked at.
+    """
 
     problems: tuple[Problem, ...]
     repaired: tuple[Problem, ...]
@@ -54,15 +54,14 @@ class Report(msgspec.Struct, frozen=True):
     bytes: int
 
 
-def check(root: Path, *, repair: bool, clock: "Clock", disk: Disk | None = None) -> Report:
+def check(root: Path, *, repair: bool, clock: Clock | None = None, disk: Disk | None = None) -> Report:
     """Check the store at `root`.
 
     Codes: database_damaged, row_without_file, file_without_row, size_mismatch, digest_mismatch,
     blob_mismatch, orphan_blob, orphan_spool, wrong_mode, symlink, not_a_file, unreadable, strange_name.
-    `problems` are those that remain, `repaired` those that were mended. Raises StorageError when there is
-    no store or it cannot be read at all.
+    Raises StorageError when there is no store or it cannot be read at all.
     """
-    checker = _Check(root, repair, clock, Disk() if disk is None else disk)
+    checker = _Check(root, repair, SystemClock() if clock is None else clock, Disk() if disk is None else disk)
     try:
         checker.run()
     except OSError as error:
@@ -73,7 +72,7 @@ def check(root: Path, *, repair: bool, clock: "Clock", disk: Disk | None = None)
 
 
 class _Check:
-    def __init__(self, root: Path, repair: bool, clock: "Clock", disk: Disk) -> None:
+    def __init__(self, root: Path, repair: bool, clock: Clock, disk: Disk) -> None:
         self._root = root
         self._repair = repair
         self._disk = disk
@@ -107,15 +106,16 @@ class _Check:
             self._metadata.close()
 
     def _found(self, code: str, path: str, text: str, mend: Callable[[], object] | None = None) -> None:
+        problem = Problem(code, path, text)
         if self._repair and mend is not None:
             try:
                 mend()
-            except (OSError, StorageError) as error:
-                text = f"{text}; the repair failed: {error}"
-            else:
-                self.repaired.append(Problem(code, path, text, repaired=True))
-                return
-        self.problems.append(Problem(code, path, text))
+                self.repaired.append(problem)
+            except OSError as error:
+                problem = Problem(code, path, f"{text}; the repair failed: {storage_error(error)}")
+            except StorageError as error:
+                problem = Problem(code, path, f"{text}; the repair failed: {error}")
+        self.problems.append(problem)
 
     # -- the private folder
 

@@ -11,10 +11,11 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from msgspec import structs
 
+from hmac_file_server.clock import Clock
 from hmac_file_server.files import media_types
 from hmac_file_server.files.committer import Committer, Job, Steps, sync_all, to_sync
 from hmac_file_server.files.contract import (
@@ -45,9 +46,6 @@ from hmac_file_server.files.metadata import MetadataTable, Row
 from hmac_file_server.files.paths import PRIVATE
 from hmac_file_server.files.space import Admitted, SharedCounters, Space
 from hmac_file_server.files.spool import LocalSpool, Spools
-
-if TYPE_CHECKING:
-    from hmac_file_server.clock import Clock
 
 _READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
@@ -153,7 +151,7 @@ class LocalFileStore:
         dedup_hash: str = "blake3",
         min_free_bytes: int = 0,
         file_ttl: float | None = None,
-        clock: "Clock",
+        clock: Clock,
         random: Callable[[int], bytes] = os.urandom,
         disk: Disk | None = None,
         submit: Submit,
