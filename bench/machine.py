@@ -24,6 +24,17 @@ def free_memory() -> int:
     return parse_meminfo(Path("/proc/meminfo").read_text(), "MemFree")
 
 
+def parse_busy_ticks(text: str) -> int:
+    """Return the clock ticks all cores have spent working, from /proc/stat: user, nice, system, irq and softirq."""
+    fields = [int(field) for field in text.split("\n", 1)[0].split()[1:]]
+    return sum(fields[i] for i in (0, 1, 2, 5, 6))
+
+
+def busy_seconds() -> float:
+    """Return the CPU seconds that everything on this machine together has used."""
+    return parse_busy_ticks(Path("/proc/stat").read_text()) / os.sysconf("SC_CLK_TCK")
+
+
 def filesystem_of(path: Path, mounts: str | None = None) -> str:
     """Return the type of the file system that holds `path`, by the longest mount point above it."""
     mounts = Path("/proc/mounts").read_text() if mounts is None else mounts

@@ -15,6 +15,9 @@ REFERENCE = "nginx"
 BEGIN = "<!-- measured: begin (written by `python -m bench report`) -->"
 END = "<!-- measured: end -->"
 
+QUIET = 0.3
+"""CPU of others, in cores, above which a row is marked; write-back after large uploads alone takes some."""
+
 COLUMNS = ("server", "rate", "best", "to nginx", "CPU", "to nginx", "p50 ms", "p99 ms", "peak MiB")
 
 
@@ -81,10 +84,22 @@ def terminal(run: Run) -> str:
         lines = [COLUMNS, *_row_lines(key, servers)]
         out.extend("  " + line for line in aligned(lines))
         out.extend(f"  {name} is missing: {why}" for name, why in run.failures.get(key, {}).items())
+        out.extend(f"  {warning}" for warning in [unquiet(servers)] if warning)
     if run.mode == "pinned":
         out.append("\nGoals")
         out.extend("  " + line for line in aligned([("goal", "measured", "wanted", "reached"), *map(verdict_cells, run.verdicts())]))
     return "\n".join(out)
+
+
+def unquiet(servers: dict[str, Summary]) -> str | None:
+    """Return a warning when something else took more than QUIET of a core while these servers were measured."""
+    shares = [s.others_cpu_share for s in servers.values() if s.others_cpu_share is not None]
+    if not shares or max(shares) <= QUIET:
+        return None
+    return (
+        f"not a quiet machine: up to {max(shares):.2f} of a core went to neither server nor client"
+        " (kernel threads or other programs)"
+    )
 
 
 def _markdown_table(lines: Sequence[Sequence[str]]) -> list[str]:
@@ -118,6 +133,7 @@ def markdown(runs: Sequence[Run]) -> str:
             out += ["", f"**{ROWS[key].title}**, medians of {rounds}", ""]
             out += _markdown_table([COLUMNS, *_row_lines(key, servers)])
             out += [f"\n{name} is missing here: {why}" for name, why in run.failures.get(key, {}).items()]
+            out += [f"\n({warning})" for warning in [unquiet(servers)] if warning]
         if run.mode == "pinned":
             out += ["", "**What was to be reached**", ""]
             out += _markdown_table([("goal", "measured", "wanted", "reached"), *map(verdict_cells, run.verdicts())])

@@ -26,7 +26,8 @@ class Sample:
     """One timed run of one server.
 
     `server_cpu_s` and `peak_rss_bytes` are None for a server whose process is not known. In a row with downloads
-    beside an upload the latencies are those of the downloads, all the rest is the upload's.
+    beside an upload the latencies are those of the downloads, all the rest is the upload's. `others_cpu_s` is what
+    neither the server nor the client used: kernel threads, and whatever else ran on the machine.
     """
 
     round: int
@@ -39,16 +40,21 @@ class Sample:
     p50_us: float
     p99_us: float
     max_us: float
+    others_cpu_s: float | None = None
 
     @classmethod
     def of(
         cls, number: int, measured: Measured, cpu: float | None, peak: int | None, latencies: Measured | None = None,
+        busy: float | None = None,
     ) -> Sample:  # fmt: skip
         """Combine what the client saw with what the server cost."""
         timed = latencies or measured
+        clients = measured.client_cpu_s + (latencies.client_cpu_s if latencies else 0.0)
+        others = None if busy is None or cpu is None else max(0.0, busy - cpu - clients)
         return cls(
             round=number, requests=measured.ok, body_bytes=measured.body_bytes, wall_s=measured.wall_s, server_cpu_s=cpu,
             client_cpu_s=measured.client_cpu_s, peak_rss_bytes=peak, p50_us=timed.p50_us, p99_us=timed.p99_us, max_us=timed.max_us,
+            others_cpu_s=others,
         )  # fmt: skip
 
     @property
@@ -86,6 +92,7 @@ class Summary:
     max_us: float
     peak_rss_bytes: int | None
     client_cpu_share: float
+    others_cpu_share: float | None
 
 
 def summarise(samples: Sequence[Sample], *, large: bool) -> Summary:
@@ -96,12 +103,14 @@ def summarise(samples: Sequence[Sample], *, large: bool) -> Summary:
     rates = [s.gib_per_s if large else s.requests_per_s for s in kept]
     costs = [cost for s in kept if (cost := s.cpu_s_per_gib if large else s.cpu_us_per_request) is not None]
     peaks = [s.peak_rss_bytes for s in kept if s.peak_rss_bytes is not None]
+    others = [s.others_cpu_s / s.wall_s for s in kept if s.others_cpu_s is not None]
     return Summary(
         rounds=len(kept), rate=statistics.median(rates), best=max(rates), worst=min(rates),
         cpu=statistics.median(costs) if costs else None,
         p50_us=statistics.median(s.p50_us for s in kept), p99_us=statistics.median(s.p99_us for s in kept),
         max_us=max(s.max_us for s in kept), peak_rss_bytes=max(peaks) if peaks else None,
         client_cpu_share=statistics.median(s.client_cpu_s / s.wall_s for s in kept),
+        others_cpu_share=statistics.median(others) if others else None,
     )  # fmt: skip
 
 

@@ -146,7 +146,9 @@ class Table:
         with contextlib.ExitStack() as stack:
             if self._plan.perf is not None and root is not None and number == self._plan.rounds:
                 stack.enter_context(profiling.recorded(root, self._plan.perf / f"perf-{row.key}-{server.name}.data"))
+            idle = machine.busy_seconds()
             measured, latencies = self._timed(row, server, load, prepared)
+        busy = machine.busy_seconds() - idle
         cpu = None if root is None or before is None else processes.cpu_seconds(root) - before
         peak = None if root is None else processes.peak_resident_bytes(root)
         measured.require_all_ok(count)
@@ -154,7 +156,7 @@ class Table:
             self._check(server, wanted, row.size, seed)
             if row.large:
                 self._clean(server)
-        return Sample.of(number, measured, cpu, peak, latencies)
+        return Sample.of(number, measured, cpu, peak, latencies, busy)
 
     def _timed(self, row: Row, server: Server, load: Load, prepared: list[str]) -> tuple[Measured, Measured | None]:
         """Run the load, beside small downloads where the row says so; returns it and the downloads."""

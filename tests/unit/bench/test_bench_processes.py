@@ -73,6 +73,11 @@ def test_meminfo() -> None:
     assert machine.free_memory() > 0
 
 
+def test_busy_ticks_leave_out_idle_waiting_and_stolen_time() -> None:
+    assert machine.parse_busy_ticks("cpu  1 2 4 1000 1000 8 16 1000 1000 1000\ncpu0 9 9 9 9 9 9 9 9 9 9\n") == 31
+    assert machine.busy_seconds() > 0
+
+
 MOUNTS = "/dev/a / ext4 rw 0 0\ntmpfs /run tmpfs rw 0 0\n/dev/b /run/disk xfs rw 0 0\n"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -150,6 +151,15 @@ def test_large_rows_show_no_latency_and_small_ones_no_gigabytes() -> None:
 def test_unknown_cost_is_a_dash() -> None:
     summary = run_of({"put-1g": {"other": [large(1, 1.0, None)]}}).summaries()["put-1g"]["other"]
     assert report.cells("other", summary, summary, ROWS["put-1g"])[4:6] == ("-", "-")
+
+
+def test_rows_of_a_busy_machine_are_marked() -> None:
+    run = two_servers()
+    assert "quiet" not in terminal(run) + markdown([run])
+    noisy = [dataclasses.replace(sample, others_cpu_s=sample.wall_s) for sample in run.samples["put-1g"]["ours"]]
+    run.samples["put-1g"]["ours"] = noisy
+    assert "up to 1.00 of a core" in terminal(run)
+    assert "up to 1.00 of a core" in markdown([run])
 
 
 def test_columns_line_up() -> None:
