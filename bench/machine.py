@@ -63,7 +63,7 @@ def describe(work: Path) -> dict[str, str]:
         "cpu": cpu_model(Path("/proc/cpuinfo").read_text()),
         "cores": str(len(os.sched_getaffinity(0))),
         "memory": f"{memory / 2**30:.0f} GiB",
-        "kernel": platform.release(),
+        "kernel": platform.release().partition("-")[0],
         "python": platform.python_version(),
         "filesystem": filesystem_of(work.resolve()),
     }
