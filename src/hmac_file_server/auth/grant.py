@@ -61,8 +61,8 @@ class Refusal(msgspec.Struct, frozen=True, kw_only=True):
 
     status      403; 401 for tokens; 410 for an expired Prosody token; 411 when the size must be known
     code        a stable word, listed in docs/authentication.md
-    reason      what differed: missing, malformed, multiple, scheme_disabled, operation, strict, path,
-                size, type, method, expired, unknown_key, layout, length
+    reason      what differed: missing, malformed, multiple, scheme_disabled, operation, method, strict, path,
+                size, type, filename, expired, not_yet, unknown_key, layout, length
     detail_log  a sentence for the log; holds no secret and no signature, neither given nor expected
     challenge   value for WWW-Authenticate, or None
     """

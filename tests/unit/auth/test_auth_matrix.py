@@ -3,10 +3,10 @@
 import itertools
 
 import pytest
+from tests.unit.auth.heads import NOW, SECRET, Head, gate, granted, refused
 
 from hmac_file_server.auth import SCHEMES, Operation, signing
 from hmac_file_server.auth.refusals import CHALLENGE, STATUS
-from tests.unit.auth.heads import NOW, SECRET, Head, gate, granted, refused
 
 METHODS = ("PUT", "POST", "PATCH", "DELETE", "GET", "HEAD", "OPTIONS", "TRACE", "put", "PROPFIND", "")
 SIZE = 5

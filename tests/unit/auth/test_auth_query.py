@@ -3,11 +3,11 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.unit.auth.heads import NOW, SECRET, Head, gate, granted, put, refused
 
 from hmac_file_server.auth import Operation, signing
 from hmac_file_server.auth.query import parse
 from hmac_file_server.auth.refusals import Malformed
-from tests.unit.auth.heads import NOW, SECRET, Head, gate, granted, put, refused
 
 PATH = "/upload/u1/a.txt"
 V1 = signing.v1(SECRET, "u1/a.txt", 5)
@@ -153,8 +153,7 @@ def test_no_query_raises_or_permits(query: bytes) -> None:
 def test_what_parses_is_ours_and_unescaped(query: bytes) -> None:
     try:
         found = parse(query)
-    except Malformed as malformed:
-        assert str(malformed)
+    except Malformed:
         return
     assert found.keys() <= {b"v", b"v2", b"v3", b"token", b"ticket", b"expires"}
     for name, value in found.items():

@@ -10,9 +10,9 @@ from base64 import b64decode, urlsafe_b64decode
 from urllib.parse import unquote
 
 import pytest
+from tests.unit.auth.heads import Head, gate, granted, put, refused
 
 from hmac_file_server.auth import Operation, signing
-from tests.unit.auth.heads import Head, gate, granted, put, refused
 
 D = "3b8c8cea-1d43-4088-b686-8751ef3251a9"
 ALICE = "9637f279e87dc3aba7eb582ceceaa621fa695865"
