@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from hmac_file_server.cli.options import config_option, set_option
-from hmac_file_server.config import ConfigError, load, with_secret
+from hmac_file_server.config import ConfigError, Loaded, load, with_secret
 
 
 @click.command()
@@ -18,8 +18,12 @@ def serve(config_file: Path | None, overrides: tuple[str, ...]) -> int:
     Without --config it runs on embedded defaults: files below ./data, a secret of its own,
     http://127.0.0.1:8080.
     """
-    loaded = load(config_file, environ=os.environ, overrides=overrides)
-    loaded, new_secret = with_secret(loaded)
+    started = dict(os.environ)
+
+    def read() -> Loaded:
+        return load(config_file, environ=started, overrides=overrides)
+
+    loaded, new_secret = with_secret(read())
     from hmac_file_server.telemetry import events, log
 
     try:
@@ -34,4 +38,4 @@ def serve(config_file: Path | None, overrides: tuple[str, ...]) -> int:
         log.event(events.SECRET_CREATED, path=str(new_secret))
     from hmac_file_server import server
 
-    return server.run(loaded)
+    return server.run(loaded, read)
