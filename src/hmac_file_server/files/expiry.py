@@ -55,8 +55,8 @@ class Removal:
         self._forget = forget
         self._log = log
 
-    def remove(self, paths: Iterable[str], verdict: Verdict) -> list[Deletion]:
-        """Remove those of `paths` that `verdict` condemns, durably, and log each. Raises StorageError."""
+    def remove(self, paths: Iterable[str], verdict: Verdict, event: str) -> list[Deletion]:
+        """Remove those of `paths` that `verdict` condemns, durably, and log each as `event`. Raises StorageError."""
         deletions: list[Deletion] = []
         directories: dict[Directory, None] = {}
         rows: list[Row] = []
@@ -73,7 +73,7 @@ class Removal:
                     if directory is not None:
                         directories[directory] = None
                         deletions.append(deletion)
-                        self._log("file_deleted", path=path, size=deletion.size, reason=deletion.reason)
+                        self._log(event, path=path, size=deletion.size, reason=deletion.reason)
             except OSError as error:
                 raise storage_error(error) from error
             finally:
@@ -213,9 +213,12 @@ class Expiry:
         deletions: list[Deletion] = []
         chunk: list[str] = []
 
+        def verdict(row: Row | None, found: os.stat_result) -> str | None:
+            return self._reason(row, found, now)
+
         def flush() -> None:
             try:
-                deletions.extend(self._removal.remove(chunk, lambda row, found: self._reason(row, found, now)))
+                deletions.extend(self._removal.remove(chunk, verdict, "file_expired"))
             except StorageError as error:
                 self._log("expiry_failed", code=error.code, error=str(error))
             chunk.clear()

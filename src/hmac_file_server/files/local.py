@@ -551,7 +551,7 @@ class LocalFileStore:
 
     def delete(self, path: StoragePath, reason: str) -> bool:
         """Remove the file durably and log why; False when there was none. Raises StorageError."""
-        return bool(self._removal.remove([path], lambda _row, _found: reason))
+        return bool(self._removal.remove([path], lambda _row, _found: reason, "file_deleted"))
 
     def expire(self, now: float) -> list[Deletion]:
         """Remove files that have outlived their time; blocks. `now` is in epoch seconds."""
