@@ -73,6 +73,11 @@ SYNC_FAILED = _declare("sync_failed", ERROR, "Sync of {what} failed: {error}")
 COMMIT_FAILED = _declare("commit_failed", ERROR, "Publishing failed: {error}")
 METADATA_FLUSH_FAILED = _declare("metadata_flush_failed", ERROR, "{rows} rows of metadata not written: {error}")
 PUBLISH_CALLBACK_FAILED = _declare("publish_callback_failed", ERROR, "Answer to a publish failed: {error}")
+PUBLISHES_ABANDONED = _declare("publishes_abandoned", ERROR, "{count} uploads not published before the end")
+EXPIRY_HELD = _declare(
+    "expiry_held", WARNING, "No files are deleted for a while, the clock jumped by {seconds} seconds: {reason}"
+)
+EXPIRY_FAILED = _declare("expiry_failed", ERROR, "Old files not deleted: {error}")
 STORE_REPAIRED = _declare("store_repaired", WARNING, "Store: {code} at {path} repaired")
 
 # Network changes and upload sessions, in the words of the network resilience guide
