@@ -109,6 +109,10 @@ class Blobs:
                 if name.startswith(prefix) and _DIGITS.issuperset(name):
                     yield name
 
+    def close(self) -> None:
+        """Let go of the folder."""
+        self._directories.close()
+
     def _retire(self, name: str, shard: Directory) -> None:
         with contextlib.suppress(OSError):
             self._disk.unlink(name, dir_fd=shard.fd)

@@ -40,7 +40,8 @@ class Directory:
         self._close = close
 
     def __del__(self) -> None:
-        self._close(self.fd)
+        if self.fd >= 0:
+            self._close(self.fd)
 
     def lineage(self) -> "Iterator[Directory]":
         """This directory and those above it, the root last."""
@@ -109,9 +110,10 @@ class Directories:
         return len(self._cache)
 
     def close(self) -> None:
-        """Let go of all of them."""
+        """Let go of all of them; nothing is found any more."""
         with self._lock:
             self._cache.clear()
+            self.root = Directory(-1, "", None, 0.0, self._disk.close)
 
     def _kept(self, path: str) -> Directory | None:
         if not path:

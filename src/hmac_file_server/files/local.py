@@ -577,6 +577,7 @@ class LocalFileStore:
         self._spools.shut()
         self._deleting.close()
         self._directories.close()
+        self._blobs.close()
 
 
 def entry_of(row: Row) -> Entry:
