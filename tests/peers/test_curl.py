@@ -204,6 +204,22 @@ def test_an_aborted_put_leaves_nothing(server: FileServer, tmp_path: Path) -> No
     assert curl(url.split("?")[0]).body == file.read_bytes()
 
 
+@pytest.mark.parametrize("durability", ["full", "relaxed"])
+def test_several_processes_share_one_port(start_server: StartServer, tmp_path: Path, durability: str) -> None:
+    """Each curl makes a connection of its own, so that the kernel spreads them over the processes."""
+    server = start_server({"server": {"processes": 2}, "uploads": {"durability": durability}})
+    file = tmp_path / "file.bin"
+    for number in range(24):
+        body = content(1 + number * 30_011, f"processes {number}")
+        file.write_bytes(body)
+        url = slots.url(server.url, f"processes/{number}.bin", len(body))
+        for _ in range(2):
+            assert curl("-T", file, url).status == 201
+        assert curl(url.split("?")[0]).body == body
+        file.write_bytes(body[:-1] + bytes([body[-1] ^ 1]))
+        assert curl("-T", file, url).status == 409
+
+
 # --- downloads -------------------------------------------------------------------------------------------
 
 

@@ -15,10 +15,10 @@ from urllib.parse import urlsplit
 
 import aiohttp
 import pytest
-from tests.fixtures.child import program
+from tests.fixtures.child import program, wait_until
 from tests.fixtures.content import content
-from tests.fixtures.server import Answer, FileServer
-from tests.fixtures.xmpp import PASSWORD, Slot, XmppHost, logged_in, request_slot
+from tests.fixtures.server import SECRET, Answer, FileServer
+from tests.fixtures.xmpp import PASSWORD, Prosody, Slot, XmppHost, documented_components, logged_in, request_slot
 
 ODD_NAMES = [
     "bar.jpg",
@@ -229,6 +229,32 @@ def test_aiohttp_sees_the_refusal_of_a_large_body(shared_server: FileServer, xmp
 
     assert asyncio.run(upload()) == (413 if is_jwt(xmpp_host) else 403)
     assert shared_server.request("GET", target(slot.get)).status == 404
+
+
+def test_the_log_says_what_differed_and_keeps_the_secrets(server: FileServer, tmp_path: Path) -> None:
+    """The most frequent fault of v2 set-ups: the client announces a type and sends none."""
+    prosody = Prosody(tmp_path, documented_components(f"{server.url}/upload"))
+    try:
+        by_type = grant(prosody.hosts["v2.test"], "photo.jpg", 5, "image/jpeg")
+        by_token = grant(prosody.hosts["jwt.test"], "photo.jpg", 5, "image/jpeg")
+    finally:
+        prosody.stop()
+    assert put(server, by_type, b"photo", None).status == 403
+    assert put(server, by_type, b"photo", "image/jpeg").status == 201
+    assert put(server, by_token, b"photo", "image/jpeg").status == 201
+
+    def line(word: str) -> str:
+        found = [entry for entry in server.log_text().splitlines() if word in entry]
+        return found[0] if found else ""
+
+    # Log lines are written behind the answers.
+    wait_until(lambda: f"PUT {urlsplit(by_token.put).path} 201" in server.log_text(), "the last upload is logged")
+    refusal = line("refused")
+    assert urlsplit(by_type.put).path in refusal
+    assert ": type: v2" in refusal
+    assert "user=alice@jwt.test" in line(f"PUT {urlsplit(by_token.put).path} 201")
+    for secret in (SECRET, urlsplit(by_type.put).query, by_token.headers["Authorization"].split(".")[2]):
+        assert secret not in server.log_text()
 
 
 @pytest.mark.parametrize("name", ["photo 1.jpg", "notes.txt"])
