@@ -1,7 +1,9 @@
 """The pool of disk workers: a queue, and threads that come and go with its length."""
 
+import contextlib
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,9 +18,9 @@ OnResize = Callable[[int, int, int], None]
 class PoolSize:
     """How a pool is sized.
 
-    `base` threads are always there. With `dynamic`, one more is started whenever a job arrives while at
-    least `grow_at` wait, up to `most`; one is given back when a thread finds at most `shrink_at` waiting and
-    has been idle for `linger` seconds.
+    `base` threads are always there. With `dynamic`, one more is started whenever a job arrives, nobody is
+    idle and at least `grow_at` jobs wait, up to `most`; one is given back each time that no more than
+    `shrink_at` jobs have waited for `linger` seconds.
     """
 
     base: int = 4
@@ -32,9 +34,19 @@ class PoolSize:
 class WorkerPool:
     """Runs jobs on threads. `submit` never blocks and never refuses."""
 
-    def __init__(self, size: PoolSize, *, name: str = "worker", on_resize: OnResize | None = None) -> None:
+    def __init__(
+        self,
+        size: PoolSize,
+        *,
+        name: str = "worker",
+        on_resize: OnResize | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
         """`on_resize(old, new, waiting)` is told of every change of the number of threads."""
         self._size = size
+        self._monotonic = monotonic
+        self._busy_at = float("-inf")
+        """When more than `shrink_at` jobs waited last, or a thread was given back."""
         self._name = name
         self._on_resize = on_resize
         self._jobs: deque[Job] = deque()
@@ -71,8 +83,12 @@ class WorkerPool:
                 if self._idle:
                     self._ready.notify()
                 elif size.dynamic and len(self._jobs) >= size.grow_at and self._count < size.most:
-                    grown = (self._count, self._count + 1, len(self._jobs))
-                    self._start()
+                    self._busy_at = self._monotonic()
+                    old = self._count
+                    # Where the system grants no thread, the job waits for one of those there are.
+                    with contextlib.suppress(RuntimeError):
+                        self._start()
+                        grown = (old, old + 1, len(self._jobs))
         if closed:
             _run(job)
         elif grown is not None and self._on_resize is not None:
@@ -88,35 +104,47 @@ class WorkerPool:
             thread.join()
 
     def _start(self) -> None:
+        thread = threading.Thread(target=self._work, name=f"{self._name}-{self._started + 1}", daemon=True)
+        thread.start()
+        self._threads.add(thread)
         self._count += 1
         self._started += 1
-        thread = threading.Thread(target=self._work, name=f"{self._name}-{self._started}", daemon=True)
-        self._threads.add(thread)
-        thread.start()
 
     def _work(self) -> None:
+        while True:
+            with self._ready:
+                job = self._take()
+                if job is None:
+                    resized = None if self._closing else (self._count + 1, self._count, len(self._jobs))
+                    break
+            _run(job)
+        if resized is not None and self._on_resize is not None:
+            self._on_resize(*resized)
+
+    def _take(self) -> Job | None:
+        """The next job; None when this thread has left the pool. The caller holds the lock."""
         size = self._size
         while True:
-            shrunk: tuple[int, int, int] | None = None
-            with self._ready:
-                while not self._jobs:
-                    if self._closing:
-                        self._leave()
-                        return
-                    self._idle += 1
-                    awoken = self._ready.wait(size.linger)
-                    self._idle -= 1
-                    if not awoken and self._count > size.base and len(self._jobs) <= size.shrink_at:
-                        shrunk = (self._count, self._count - 1, len(self._jobs))
-                        self._leave()
-                        break
-                else:
-                    job = self._jobs.popleft()
-            if shrunk is not None:
-                if self._on_resize is not None:
-                    self._on_resize(*shrunk)
-                return
-            _run(job)
+            waiting = len(self._jobs)
+            if waiting > size.shrink_at:
+                self._busy_at = self._monotonic()
+            calm = self._monotonic() - self._busy_at if self._count > size.base else 0.0
+            if self._count > size.base and waiting <= size.shrink_at and calm >= size.linger and not self._closing:
+                self._busy_at = self._monotonic()
+                if waiting:
+                    # It may have been woken for that job.
+                    self._ready.notify()
+                self._leave()
+                return None
+            if waiting:
+                return self._jobs.popleft()
+            if self._closing:
+                self._leave()
+                return None
+            self._idle += 1
+            # A wait that timed out may have swallowed a notification, so its result means nothing.
+            self._ready.wait(None if self._count <= size.base else max(0.0, size.linger - calm))
+            self._idle -= 1
 
     def _leave(self) -> None:
         self._count -= 1
