@@ -17,6 +17,7 @@ _MPTCP: Final = 262
 _KEEPALIVE_IDLE: Final = 30
 _KEEPALIVE_INTERVAL: Final = 10
 _KEEPALIVE_PROBES: Final = 6
+_EVERY_IPV4: Final = "0.0.0.0"  # noqa: S104 - compared with, not bound
 
 
 class ListenFailed(Exception):  # noqa: N818 - says what happened
@@ -32,13 +33,21 @@ class Listening:
     unix_paths: tuple[str, ...]
 
     def close(self) -> None:
-        """Close all sockets and remove the Unix ones' names."""
-        for group in self.sockets:
-            for sock in group:
-                sock.close()
+        """Close all sockets and remove the Unix ones' names. Idempotent."""
+        self.keep_only(-1)
         for path in self.unix_paths:
             with contextlib.suppress(OSError):
                 os.unlink(path)
+
+    def keep_only(self, index: int) -> None:
+        """Close the sockets of all processes but one, in a child that serves as that one.
+
+        A socket that anybody holds open takes connections, also when nobody will ever accept them.
+        """
+        for number, group in enumerate(self.sockets):
+            if number != index:
+                for sock in group:
+                    sock.close()
 
 
 def listen(addresses: Sequence[str], processes: int, *, mptcp: bool) -> Listening:
@@ -50,9 +59,10 @@ def listen(addresses: Sequence[str], processes: int, *, mptcp: bool) -> Listenin
     groups: list[list[socket.socket]] = [[] for _ in range(processes)]
     names: list[str] = []
     unix_paths: list[str] = []
-    try:
-        for text in addresses:
-            address = parse_address(text)
+    parsed = {text: parse_address(text) for text in addresses}
+    every_ipv4 = {address.port for address in parsed.values() if address.host == _EVERY_IPV4}
+    for text, address in parsed.items():
+        try:
             if address.path:
                 sock = _listen_unix(address.path)
                 unix_paths.append(address.path)
@@ -63,14 +73,16 @@ def listen(addresses: Sequence[str], processes: int, *, mptcp: bool) -> Listenin
                 continue
             for family, host in _resolve(address):
                 port = address.port
+                # "[::]" means both families, as operators expect, unless the other one is asked for as well.
+                both = port == 0 or port not in every_ipv4
                 for group in groups:
-                    group.append(_listen_tcp(family, host, port, shared=processes > 1, mptcp=mptcp))
+                    group.append(_listen_tcp(family, host, port, shared=processes > 1, mptcp=mptcp, both=both))
                     port = group[-1].getsockname()[1]
                 names.append(str(Address(host, port)))
-    except OSError as error:
-        Listening(tuple(map(tuple, groups)), (), ()).close()
-        reason = error.strerror or str(error)
-        raise ListenFailed(f"cannot listen on {text}: {reason}") from error
+        except OSError as error:
+            Listening(tuple(map(tuple, groups)), (), tuple(unix_paths)).close()
+            reason = error.strerror or str(error)
+            raise ListenFailed(f"cannot listen on {text}: {reason}") from error
     return Listening(tuple(map(tuple, groups)), tuple(names), tuple(unix_paths))
 
 
@@ -83,15 +95,14 @@ def _resolve(address: Address) -> list[tuple[int, str]]:
     return list(seen)
 
 
-def _listen_tcp(family: int, host: str, port: int, *, shared: bool, mptcp: bool) -> socket.socket:
+def _listen_tcp(family: int, host: str, port: int, *, shared: bool, mptcp: bool, both: bool) -> socket.socket:
     sock = _new_socket(family, mptcp=mptcp)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if shared:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         if family == socket.AF_INET6:
-            # [::] means both families, as operators expect of it.
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, not both)
         # Accepted sockets inherit these: a peer that vanished is noticed within about 90 s.
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         for option, value in (
