@@ -15,20 +15,29 @@ from hmac_file_server.telemetry import events
 from hmac_file_server.telemetry.log import event
 
 Serve = Callable[[int, int], int]
-"""Serves as process `index` until told to stop; gets the lifeline's descriptor; returns the exit status."""
+"""Serves as process `index` until told to stop; gets the lifeline's descriptor; returns the exit status.
+
+It starts with `HANDLED` blocked and unblocks them when its handlers are in place.
+"""
+
+HANDLED: Final = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
 
 _QUICK_DEATH: Final = 1.0
-_SIGNALS: Final = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD})
+_SIGNALS: Final = HANDLED | {signal.SIGCHLD}
 
 
 class Supervisor:
     """The parent of the server processes."""
 
-    def __init__(self, count: int, serve: Serve, *, on_reload: Callable[[], bool]) -> None:
-        """`on_reload` checks a new configuration in the parent; only a good one reaches the children."""
+    def __init__(self, count: int, serve: Serve, *, on_reload: Callable[[], bool], on_stop: Callable[[], None]) -> None:
+        """`on_reload` checks a new configuration in the parent; only a good one reaches the children.
+
+        `on_stop` is called once, in the parent, when the children are told to end.
+        """
         self._count = count
         self._serve = serve
         self._on_reload = on_reload
+        self._on_stop = on_stop
         self._children: dict[int, int] = {}
         self._started: dict[int, float] = {}
         self._lifeline_read, self._lifeline_write = os.pipe2(os.O_CLOEXEC)
@@ -49,6 +58,7 @@ class Supervisor:
             elif received != signal.SIGCHLD:
                 if not stopping:
                     stopping = True
+                    self._on_stop()
                     self._send(signal.SIGTERM)
             else:
                 for index, status in self._reap():
@@ -70,7 +80,8 @@ class Supervisor:
             status = 1
             try:
                 os.close(self._lifeline_write)
-                signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+                # The other signals wait until the child can handle them.
+                signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
                 status = self._serve(index, self._lifeline_read)
             except BaseException as error:
                 event(events.SERVER_FAILED, reason=f"process {index}", exc=error)

@@ -24,7 +24,7 @@ from hmac_file_server.files.space import SharedCounters
 from hmac_file_server.http import Exchange, Limits, Listener
 from hmac_file_server.http.connection import Connection
 from hmac_file_server.network import ListenFailed, Listening, listen
-from hmac_file_server.processes import Supervisor
+from hmac_file_server.processes import HANDLED, Supervisor
 from hmac_file_server.protocols import Application
 from hmac_file_server.protocols.answers import COMMON_HEAD
 from hmac_file_server.telemetry import events, log
@@ -70,6 +70,7 @@ def run(loaded: Loaded, reload: Reload | None = None) -> int:
             count,
             functools.partial(_serve, settings, listening, counters, reload),
             on_reload=functools.partial(_check_reload, reload),
+            on_stop=listening.close,
         )
         status = supervisor.run()
         log.event(events.SERVER_STOPPED)
@@ -196,6 +197,7 @@ class Server:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop_on, number)
         loop.add_signal_handler(signal.SIGHUP, self._reload_now)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDLED)
         if lifeline >= 0:
             loop.add_reader(lifeline, self._parent_gone, lifeline)
         await self._http.start(list(self._listening.sockets[self._index]), self._tls)
@@ -344,6 +346,7 @@ def _serve(
     settings: Settings, listening: Listening, counters: SharedCounters, reload: Reload | None, index: int, lifeline: int
 ) -> int:
     """Be one serving process. Returns the exit status."""
+    listening.keep_only(index)
     try:
         _run_loop(Server(settings, listening, counters, reload, index).serve(lifeline))
     except StorageError as error:
