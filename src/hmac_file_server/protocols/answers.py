@@ -161,7 +161,7 @@ def body_failure(exchange: Exchange, end: BodyEnd) -> Response:
     if isinstance(end.error, UploadRefused | StorageError | PathRefused):
         return failure(exchange, end.error)
     if isinstance(end.error, HttpError):
-        return problem(exchange, "bad_chunk", end.error.detail)
+        return problem(exchange, end.error.code, end.error.detail)
     if end.error is not None:
         raise end.error
     code, detail = _CUTS[end.cut or BodyCut.DISCONNECTED]

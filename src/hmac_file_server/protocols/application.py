@@ -23,6 +23,8 @@ _log = logging.getLogger(__name__)
 
 _UNWANTED_IN_NAMES: Final = re.compile(r'[\x00-\x1f\x7f-\x9f/\\"<>|:*?\u200b-\u200f\u202a-\u202e\u2066-\u2069\ufeff]')
 _NAME_BYTES: Final = 200
+# A count that is forgotten before its ticket expires could be spent again; a row is some sixty bytes.
+_TICKET_MEMORY: Final = 10 * 366 * 86400.0
 _PAGE: Final = (
     b"Content-Type: text/html; charset=utf-8\r\n"
     b"Content-Security-Policy: default-src 'none'; style-src 'self' 'unsafe-inline'; frame-ancestors 'none'\r\n"
@@ -159,8 +161,7 @@ class Application:
         """A plan for a grant. `filename` None: the last segment of the path, or what the grant names."""
         ticket = None
         if grant.ticket_id is not None and grant.max_files is not None:
-            expires = grant.file_expires or self.clock.time() + 400 * 86400
-            ticket = (grant.ticket_id, grant.max_files, expires)
+            ticket = (grant.ticket_id, grant.max_files, self.clock.time() + _TICKET_MEMORY)
         metadata = Metadata(
             declared or grant.media_type, filename or grant.filename, grant.owner, grant.file_expires, grant.ticket_id
         )
@@ -184,9 +185,14 @@ class Application:
             name = f"{stem[:-1]}.{extension}" if dot and len(stem) > 1 and len(extension) < 20 else name[:-1]
         return name or "file"
 
-    def new_path(self, filename: str) -> StoragePath:
-        """A path of the server's choosing: 128 random bits and the name."""
-        return parse_path(f"{self.random(16).hex()}/{self.clean_name(filename)}")
+    def new_path(self, filename: str, grant: Grant) -> StoragePath:
+        """Where a file goes whose request names no path: where the grant says, else 128 random bits and the name.
+
+        Raises PathRefused for a grant that names no storage path.
+        """
+        if grant.path is not None:
+            return parse_path(grant.path)
+        return parse_path(f"{grant.prefix or ''}{self.random(16).hex()}/{self.clean_name(filename)}")
 
     def url_of(self, path: StoragePath) -> str:
         """The URL path under which a stored file is served."""

@@ -1,14 +1,14 @@
 """POST /upload: a multipart form with one file, streamed (RFC 7578; the guide's traditional upload)."""
 
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 import multipart
 
 from hmac_file_server.auth import Grant, Operation, Refusal
 from hmac_file_server.files.contract import PathRefused, StorageError
-from hmac_file_server.http import BodyCut, BodyEnd, Exchange, Response
-from hmac_file_server.http.errors import HttpError
+from hmac_file_server.http import BodyEnd, Exchange, Response
 from hmac_file_server.protocols.answers import (
     body_failure,
     deny,
@@ -27,8 +27,9 @@ _BOUNDARY: Final = re.compile(rb"""[0-9A-Za-z'()+_,./:=? -]{0,69}[0-9A-Za-z'()+_
 _FIELD: Final = "file"
 _SEGMENTS_MAX: Final = 8
 _FIELD_BYTES_MAX: Final = 64 * 1024
-# Part heads and boundaries around the file.
+# Boundaries, heads of parts, and what may follow the last boundary.
 _FRAMING_MAX: Final = 64 * 1024
+_AROUND_FILE_MAX: Final = _FIELD_BYTES_MAX + _FRAMING_MAX
 
 
 class FormRefused(Exception):  # noqa: N818 - a refusal, not a fault
@@ -54,8 +55,14 @@ def post_form(app: "Application", exchange: Exchange) -> None:
         return
     length = request.content_length
     limit = app.file_limit(grant)
-    if length is not None and length > limit + _FRAMING_MAX:
+    if length is not None and length > limit + _AROUND_FILE_MAX:
         refuse(exchange, "too_large", f"The file may have at most {limit} bytes.")
+        return
+    try:
+        # Before the body, and before 100-continue: the file will hardly be shorter than the form.
+        app.store.admit(max(0, (length or 0) - _AROUND_FILE_MAX)).release()
+    except StorageError as error:
+        exchange.respond(failure(exchange, error))
         return
     form = _Form(app, exchange, grant, boundary, length)
 
@@ -69,7 +76,7 @@ def post_form(app: "Application", exchange: Exchange) -> None:
         else:
             form.finish()
 
-    exchange.receive(form, ended, limit=limit + _FRAMING_MAX)
+    exchange.receive(form, ended, limit=limit + _AROUND_FILE_MAX)
 
 
 def _boundary(content_type: bytes) -> bytes | None:
@@ -89,29 +96,47 @@ class _Form:
         self._app = app
         self._exchange = exchange
         self._grant = grant
+        # Not in its strict mode, which refuses the line end after the last boundary when that comes in a
+        # read of its own. What strict mode would refuse besides is refused here.
         self._parser = multipart.PushMultipartParser(
             boundary,
             content_length=-1 if length is None else length,
             max_segment_count=_SEGMENTS_MAX,
-            strict=True,
         )
+        self._opening = b"--" + boundary
+        self._head: bytes | None = b""
+        self._length = length
         self._upload: SingleUpload | None = None
         self._in_file = False
+        self._received = 0
         self._field_bytes = 0
+        self._file_bytes = 0
 
     def write(self, view: memoryview) -> None:
         """See `BodySink`. Raises FormRefused, multipart.MultipartError, UploadRefused, StorageError."""
-        for event in self._parser.parse(bytes(view)):
+        self._received += len(view)
+        data = bytes(view)
+        if self._head is not None:
+            data = self._head = self._head + data
+            if len(data) < len(self._opening) + 2:
+                return
+            self._head = None
+            if not data.startswith((self._opening, b"\r\n" + self._opening)):
+                raise FormRefused("bad_multipart", "The form does not begin with its boundary.")
+        for event in self._parser.parse(data):
             if event is None:
                 self._in_file = False
             elif isinstance(event, multipart.MultipartSegment):
                 self._segment(event)
             elif self._in_file and self._upload is not None:
+                self._file_bytes += len(event)
                 self._upload.write(memoryview(event))
             else:
                 self._field_bytes += len(event)
                 if self._field_bytes > _FIELD_BYTES_MAX:
                     raise FormRefused("bad_multipart", "The form's other fields are too long.")
+        if self._received - self._file_bytes > _AROUND_FILE_MAX:
+            raise FormRefused("bad_multipart", "There is too much around the form's file.")
 
     def _segment(self, segment: multipart.MultipartSegment) -> None:
         if segment.filename is None and segment.name != _FIELD:
@@ -120,11 +145,21 @@ class _Form:
             raise FormRefused("bad_multipart", "The file's field must be called file.")
         if self._upload is not None:
             raise FormRefused("bad_multipart", "The form may have one file.")
-        filename = segment.filename or "file"
-        declared = media_type(segment.content_type.encode("utf-8") if segment.content_type else None)
-        path = self._app.new_path(filename)
-        plan = self._app.plan_for(self._grant, path, None, declared, self._app.clean_name(filename))
-        self._upload = SingleUpload(self._app.store, plan, look_first=False)
+        app, grant = self._app, self._grant
+        # A name that the permission binds counts, whatever the form says.
+        filename = grant.filename or segment.filename or "file"
+        # As sent, with its parameters; what the parser offers has lost them.
+        sent = segment.header("Content-Type")
+        declared = media_type(sent.strip(" \t").encode("utf-8") if sent else None)
+        if grant.media_type is not None and declared is not None and declared != grant.media_type:
+            raise FormRefused("type_mismatch", "The file has another type than the permission says.")
+        path = app.new_path(filename, grant)
+        if not app.extension_allowed(path):
+            raise FormRefused("extension_refused", "Files with this extension are not taken.")
+        plan = app.plan_for(grant, path, None, declared, app.clean_name(filename))
+        if self._length is not None:
+            plan = replace(plan, expected=min(plan.limit, self._length))
+        self._upload = SingleUpload(app.store, plan, look_first=False)
         self._in_file = True
 
     def finish(self) -> None:
@@ -162,6 +197,3 @@ class _Form:
         if isinstance(result, Stored):
             return receipt(result.entry, self._app.url_of(result.entry.path), 200)
         return failure(self._exchange, result)
-
-
-__all__ = ["BodyCut", "HttpError", "post_form"]

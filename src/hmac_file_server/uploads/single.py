@@ -29,8 +29,9 @@ from hmac_file_server.uploads.errors import UploadRefused
 class Plan:
     """What is to be stored where.
 
-    `size` is the exact size in bytes when it is known; `limit` bounds it otherwise. `ticket` is
-    (id, most files, epoch seconds when it may be forgotten) when a ticket's uses are counted.
+    `size` is the exact size in bytes when it is known; `limit` bounds it otherwise, and `expected` is then
+    how many bytes to find room for beforehand. `ticket` is (id, most files, epoch seconds when it may be
+    forgotten) when a ticket's uses are counted.
     """
 
     path: StoragePath
@@ -38,6 +39,7 @@ class Plan:
     limit: int
     metadata: Metadata
     ticket: tuple[str, int, float] | None = None
+    expected: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +101,8 @@ class SingleUpload:
                 self._comparison = store.compare(plan.path)
                 if self._comparison is not None:
                     return
-        self._admitted = size or 0
-        reservation = store.admit(size or 0)
+        self._admitted = plan.expected if size is None else size
+        reservation = store.admit(self._admitted)
         try:
             if plan.ticket is not None:
                 if not store.take_ticket(*plan.ticket):
@@ -150,10 +152,14 @@ class SingleUpload:
             self._discard()
             done(UploadRefused("incomplete", "The body is shorter than announced."))
         elif comparison is not None:
-            same = comparison.same()
-            entry = comparison.entry
-            comparison.close()
-            done(Stored(entry, created=False) if same else UploadRefused("exists", _EXISTS))
+            try:
+                same = comparison.same()
+            except StorageError as error:
+                done(error)
+            else:
+                done(Stored(comparison.entry, created=False) if same else UploadRefused("exists", _EXISTS))
+            finally:
+                comparison.close()
         elif self._spool is None:
             raise RuntimeError("an upload without a spool cannot be finished")
         elif inline:
