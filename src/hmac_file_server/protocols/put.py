@@ -24,6 +24,21 @@ if TYPE_CHECKING:
 # Schemes of XMPP servers: their clients expect 201 and nothing else (XEP-0363 section 6).
 _SLOT_SCHEMES: Final = frozenset({"v1", "v2", "token", "v3", "prosody-jwt"})
 
+RESERVED: Final = frozenset(
+    {
+        "/",
+        "/health",
+        "/ready",
+        "/upload",
+        "/upload/chunked",
+        "/chunked-upload",
+        "/upload/status",
+        "/upload-status",
+        "/uploader.js",
+    }
+)
+"""Paths of endpoints, where no file is stored."""
+
 
 def put(app: "Application", exchange: Exchange) -> None:
     """Store the body under the request's path."""
@@ -32,6 +47,10 @@ def put(app: "Application", exchange: Exchange) -> None:
     if isinstance(grant, Refusal):
         app.log_refusal(exchange, grant)
         deny(exchange, grant)
+        return
+    if request.path in RESERVED:
+        # A file stored here could never be read, or would stand in the way of an endpoint.
+        refuse(exchange, "method_not_allowed", "No file can be put here.", b"Allow: GET, HEAD, POST, OPTIONS\r\n")
         return
     relative = app.base_paths.relative(request.path)
     if relative is None:
