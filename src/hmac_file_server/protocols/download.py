@@ -1,6 +1,7 @@
 """GET and HEAD of stored files (RFC 9110 sections 8.8, 13, 14)."""
 
 import re
+from datetime import UTC
 from email.utils import formatdate, parsedate_to_datetime
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
@@ -27,6 +28,10 @@ _POLICY: Final = (
     b"Cache-Control: max-age=31556952, immutable\r\n"
 )
 _UNSAFE_IN_QUOTES: Final = re.compile(r"[^ !#-\[\]-~]")
+# Controls, line separators, and the marks that make "exe.gpj" look like "jpg.exe".
+_UNFIT_IN_NAMES: Final = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
+)
 
 # Heads already made, by path; one is good as long as the store hands out the same entry.
 _HEADS_MAX: Final = 4096
@@ -74,10 +79,11 @@ def make_head(entry: Entry, *, attachment: bool) -> bytes:
 
 def disposition(kind: str, filename: str) -> bytes:
     """Content-Disposition with an ASCII fallback and the true name (RFC 6266, RFC 8187)."""
+    filename = _UNFIT_IN_NAMES.sub("_", filename)
     fallback = _UNSAFE_IN_QUOTES.sub("_", filename)
     value = f'{kind}; filename="{fallback}"'
     if fallback != filename:
-        value += "; filename*=UTF-8''" + quote(filename, safe="!#$&+^`|~", errors="replace")
+        value += "; filename*=UTF-8''" + quote(filename, safe="!#$&+^`|~")
     return value.encode("ascii")
 
 
@@ -103,6 +109,8 @@ def get(app: "Application", exchange: Exchange) -> None:
         return
     try:
         response = _answer(app, exchange, reader, attachment=attachment)
+    except StorageError as error:
+        response = failure(exchange, error)
     except BaseException:
         reader.close()
         raise
@@ -193,7 +201,9 @@ def _date(value: bytes | None) -> int | None:
     if value is None:
         return None
     try:
-        return int(parsedate_to_datetime(value.decode("ascii")).timestamp())
+        date = parsedate_to_datetime(value.decode("ascii"))
+        # asctime's form names no zone; HTTP dates are in UTC whatever they name (RFC 9110 section 5.6.7).
+        return int((date if date.tzinfo is not None else date.replace(tzinfo=UTC)).timestamp())
     except (ValueError, TypeError, OverflowError, IndexError):
         return None
 
@@ -214,6 +224,9 @@ def _range(value: bytes | None, size: int) -> tuple[int, int] | None:
         if not stop:
             return None
         count = int(stop)
+        if count and not size:
+            # Satisfiable (RFC 9110 section 14.1.2), yet no Content-Range could say so.
+            return None
         return (size, size) if not count else (max(0, size - count), size - 1)
     first = int(start)
     last = int(stop) if stop else size - 1
