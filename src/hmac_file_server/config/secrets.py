@@ -8,6 +8,9 @@ from pathlib import Path
 PRIVATE_FOLDER = ".hmac-file-server"
 """The folder below the storage path that holds our own state; never served."""
 
+SHORTEST_LENGTH = 16
+"""Bytes below which a secret is refused."""
+
 ADVISED_LENGTH = 32
 """Bytes below which a secret is warned about (RFC 2104, section 3: no less than the hash's output)."""
 
@@ -103,6 +106,8 @@ def refusal(secret: Secret) -> str | None:
         return "an empty secret would let everybody sign"
     if text.decode("utf-8", "replace").lower() in PUBLISHED:
         return "this secret is printed in public documentation; make a new one, as by: openssl rand -hex 32"
+    if len(text) < SHORTEST_LENGTH:
+        return f"a secret must have at least {SHORTEST_LENGTH} bytes; make one, as by: openssl rand -hex 32"
     if b"\0" in text:
         return "a secret with a NUL byte"
     return None

@@ -383,7 +383,14 @@ def test_a_secret_with_commas_in_the_environment_is_one() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"), [("", "empty"), ("   ", "empty"), ("changeme", "public"), ("your-secret-here", "public")]
+    ("text", "said"),
+    [
+        ("", "empty"),
+        ("   ", "empty"),
+        ("changeme", "public"),
+        ("your-secret-here", "public"),
+        ("x" * 15, "at least 16"),
+    ],
 )
 def test_secrets_that_are_refused(write: Write, tmp_path: Path, text: str, said: str) -> None:
     (tmp_path / "s").write_text(text)
@@ -401,8 +408,8 @@ def test_an_optional_secret_may_be_empty(write: Write) -> None:
 
 
 def test_a_short_secret_is_warned_about(write: Write) -> None:
-    path = write('[security]\nsecret = "tooshort"\n')
-    assert only_warning(read(path)).startswith(f"{path}:2: security.secret is only 8 bytes long")
+    path = write('[security]\nsecret = "twenty-bytes-of-text"\n')
+    assert only_warning(read(path)).startswith(f"{path}:2: security.secret is only 20 bytes long")
 
 
 def test_a_secret_in_a_file_that_all_may_read(write: Write) -> None:

@@ -49,7 +49,13 @@ def test_every_published_secret_is_listed_in_lower_case() -> None:
 
 def test_a_good_secret_is_not_refused() -> None:
     assert secrets.refusal(secrets.fresh()) is None
-    assert secrets.refusal(Secret("a\0b")) is not None
+    assert secrets.refusal(Secret("x" * 16)) is None
+    assert secrets.refusal(Secret("x" * 16 + "\0")) is not None
+
+
+def test_a_secret_that_can_be_guessed_is_refused() -> None:
+    assert "at least 16 bytes" in (secrets.refusal(Secret("x" * 15)) or "")
+    assert "at least 16 bytes" in (secrets.refusal(Secret("x" + " " * 20)) or "")
 
 
 def test_fresh_secrets_are_32_bytes_in_hex_and_differ() -> None:
