@@ -31,6 +31,7 @@ _log = logging.getLogger(__name__)
 _FED_BYTES_MAX: Final = 1024 * 1024
 _READ_STEP: Final = 128 * 1024
 _CR: Final = 13
+_LF: Final = 10
 _NO_SPAN: Final = bytearray()
 
 
@@ -236,9 +237,10 @@ class Connection(asyncio.BufferedProtocol):
             source = self._source
             position = self._position
             if source[position] == _CR:
-                if source[position : position + 2] not in {b"\r\n", b"\r"}:
+                here = self._end - position
+                if here > 1 and source[position + 1] != _LF:
                     raise HttpError(400, "bad_request_line", "The request line is malformed.")
-                if self._end - position < 3:
+                if here < 3:
                     return
                 # One empty line before a request line is forgiven (RFC 9112 section 2.2).
                 position += 2
