@@ -108,6 +108,8 @@ class HeadParser:
     def on_header(self, name: bytes, value: bytes) -> None:
         """Httptools callback."""
         key = name.lower()
+        # llhttp leaves white space at the end (RFC 9112 section 5).
+        value = value.rstrip(b" \t")
         fields = self._fields
         if key in fields:
             if key in _SINGLE:
