@@ -195,6 +195,9 @@ class HeadParser:
                 request.keep_alive = False
             elif request.http10 and b"keep-alive" in options:
                 request.keep_alive = True
+        if b"proxy-connection" in fields:
+            # To llhttp it means what Connection means, to HTTP nothing.
+            self._parser = None
         expect = fields.get(b"expect")
         if expect is not None and not request.http10:
             if expect.lower() != b"100-continue":
