@@ -14,8 +14,9 @@ import pytest
 from tests.fixtures import slots
 from tests.fixtures.child import free_port
 from tests.fixtures.content import content
+from tests.fixtures.documents import snippet
 from tests.fixtures.nginx import Nginx
-from tests.fixtures.server import FileServer, environment, request
+from tests.fixtures.server import SECRET, FileServer, environment, request
 from tests.fixtures.xmpp import Ejabberd, Prosody, XmppHost, logged_in
 
 
@@ -126,3 +127,35 @@ def test_nginx_with_the_printed_block(site: tuple[FileServer, Path], tmp_path: P
         assert (got.status, got.body == body[5:]) == (206, True)
     finally:
         nginx.stop()
+
+
+def test_the_configuration_of_the_page(site: tuple[FileServer, Path]) -> None:
+    """The configuration of docs/xmpp.md with Metronome's keys: started, used, and its limit kept."""
+    server, folder = site
+    folder.mkdir()
+    sample = "the-same-long-secret-on-both-sides"
+    metronome = snippet("xmpp.md", "metronome-config", {sample: SECRET}).partition("\n")
+    assert metronome[0] == "[security]"
+    server.config.write_text(
+        snippet(
+            "xmpp.md",
+            "config",
+            {
+                "127.0.0.1:8080": f"127.0.0.1:{server.port}",
+                "/var/lib/hmac-file-server": str(server.storage),
+                f'secret = "{sample}"\n': metronome[2],
+            },
+        )
+    )
+    server.config.chmod(0o600)
+    server.start()
+    body = b"documented"
+    assert server.request("PUT", slots.target("d/a.txt", slots.v1("d/a.txt", len(body))), body).status == 201
+    token = slots.delete_token("d/a.txt", "another-long-secret-for-deletions")
+    assert server.request("DELETE", slots.target("d/a.txt", token)).status == 204
+    assert server.files() == set()
+    large = 100 * 1024 * 1024 + 1
+    head = {"Content-Length": str(large), "Expect": "100-continue"}
+    over = server.request("PUT", slots.target("d/b.bin", slots.v1("d/b.bin", large)), None, head)
+    assert over.status == 413
+    assert "WARNING" not in server.log_text()
