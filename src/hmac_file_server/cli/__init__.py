@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import click
 
-from hmac_file_server.cli.commands import commands
+from hmac_file_server.cli.commands import program
 from hmac_file_server.cli.failure import Failure
 from hmac_file_server.config.errors import ConfigError
 
@@ -19,7 +19,7 @@ DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; `arguments` default to those of the process."""
     try:
-        result = commands.main(
+        result = program.main(
             args=None if arguments is None else list(arguments),
             prog_name="hmac-file-server",
             standalone_mode=False,

@@ -54,5 +54,5 @@ class LazyCommands(click.Group):
 
 @click.command(cls=LazyCommands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="hmac-file-server")
-def commands() -> None:
+def program() -> None:
     """Takes signed file uploads over bad networks and never loses a byte it has acknowledged."""

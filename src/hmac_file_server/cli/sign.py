@@ -48,7 +48,7 @@ class Wish:
 
 
 @click.command()
-@click.argument("method", type=click.Choice(METHODS, case_sensitive=False))
+@click.argument("method", metavar="METHOD", type=click.Choice(METHODS, case_sensitive=False))
 @click.argument("path")
 @click.option(
     "--scheme",

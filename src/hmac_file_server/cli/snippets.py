@@ -135,7 +135,8 @@ def systemd(site: Site) -> str:
     return f"""\
 # /etc/systemd/system/hmac-file-server.service
 # adduser --system --group --no-create-home --home /nonexistent hmac-file-server
-# chown -R hmac-file-server:hmac-file-server {site.storage_path} {site.config_file}
+# install -d -o hmac-file-server -g hmac-file-server -m 0750 {site.storage_path}
+# chown hmac-file-server:hmac-file-server {site.config_file}
 [Unit]
 Description=hmac-file-server
 After=network-online.target
