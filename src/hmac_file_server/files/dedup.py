@@ -99,9 +99,8 @@ class Blobs:
         return [name for name in self.names() if self.collect(name)]
 
     def names(self) -> Iterator[str]:
-        """Names of all blobs."""
-        for high in range(256):
-            prefix = f"{high:02x}"
+        """Names of all blobs. Raises OSError."""
+        for prefix in self._disk.listdir(self._directories.root.fd):
             shard = self._directories.find(prefix)
             if shard is None:
                 continue

@@ -61,16 +61,19 @@ class Directories:
         *,
         monotonic: Callable[[], float],
         capacity: int = 512,
-        hidden: tuple[int, int] | None = None,
     ) -> None:
-        """Take over `root_fd`. `hidden` is (device, inode) of a directory that is never entered."""
+        """Take over `root_fd`."""
         self._disk = disk
         self._monotonic = monotonic
         self._capacity = capacity
-        self._hidden = hidden
+        self._hidden: tuple[int, int] | None = None
         self._lock = threading.Lock()
         self._cache: OrderedDict[str, Directory] = OrderedDict()
         self.root = Directory(root_fd, "", None, 0.0, disk.close)
+
+    def hide(self, device: int, inode: int) -> None:
+        """Never enter that directory from the root, under whatever name."""
+        self._hidden = (device, inode)
 
     def find(self, path: str) -> Directory | None:
         """The directory at `path`; None when it is missing or a link or a file is in the way.

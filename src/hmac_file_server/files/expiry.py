@@ -156,6 +156,12 @@ class Expiry:
         """One round at wall-clock time `now`, seconds since the epoch. Raises StorageError."""
         if self._clock_jumped(now):
             return []
+        try:
+            return self._round(now)
+        except OSError as error:
+            raise storage_error(error) from error
+
+    def _round(self, now: float) -> list[Deletion]:
         deletions = self._remove(self._condemned_rows(now), now)
         if self._ttl is not None and not 0 <= now - self._walked < min(3600.0, self._ttl / 24):
             self._walked = now

@@ -173,35 +173,41 @@ class LocalFileStore:
         self._bad_syncs: list[float] = []
         self._read_only = False
         self._entries: OrderedDict[str, tuple[int, int, Entry]] = OrderedDict()
-        try:
-            root_fd = self._open_root(root)
-            private = self._folder(PRIVATE, root_fd)
-            spool = self._folder("spool", private)
-            blobs = self._folder("blobs", private)
-            hidden = disk.fstat(private)
-            self._directories = Directories(
-                disk, root_fd, monotonic=clock.monotonic, hidden=(hidden.st_dev, hidden.st_ino)
-            )
-            self._deleting = Exclusion(disk, "deleting", private)
-            self._spools = Spools(
-                disk, spool, random=random, hash_name=dedup_hash, hash_limit=dedup_max_size, hashing=dedup
-            )
-            self._spools.sweep(clock.time() - _ORPHAN_AGE)
-            self.metadata = MetadataTable(disk, os.fspath(root / PRIVATE / "state.db"), full=self._full)
-            if self._full:
-                disk.fsync(private)
-                disk.fsync(root_fd)
-            disk.close(private)
-            self._remember_durability()
-        except OSError as error:
-            raise storage_error(error) from error
-        self._blobs = Blobs(
-            disk,
-            Directories(disk, blobs, monotonic=clock.monotonic, capacity=256),
-            self._spools,
-            max_size=dedup_max_size,
-        )
         self._dedup = dedup
+        with contextlib.ExitStack() as undo:  # a store that does not open leaves no descriptor behind
+            try:
+                self._directories = Directories(disk, self._open_root(root), monotonic=clock.monotonic)
+                undo.callback(self._directories.close)
+                root_fd = self._directories.root.fd
+                private = self._folder(PRIVATE, root_fd)
+                undo.callback(disk.close, private)
+                hidden = disk.fstat(private)
+                self._directories.hide(hidden.st_dev, hidden.st_ino)
+                self._spools = Spools(
+                    disk,
+                    self._folder("spool", private),
+                    random=random,
+                    hash_name=dedup_hash,
+                    hash_limit=dedup_max_size,
+                    hashing=dedup,
+                )
+                undo.callback(self._spools.shut)
+                self._spools.sweep(clock.time() - _ORPHAN_AGE)
+                shards = Directories(disk, self._folder("blobs", private), monotonic=clock.monotonic, capacity=256)
+                self._blobs = Blobs(disk, shards, self._spools, max_size=dedup_max_size)
+                undo.callback(self._blobs.close)
+                self._deleting = Exclusion(disk, "deleting", private)
+                undo.callback(self._deleting.close)
+                self.metadata = MetadataTable(disk, os.fspath(root / PRIVATE / "state.db"), full=self._full)
+                undo.callback(self.metadata.close)
+                if self._full:
+                    disk.fsync(private)
+                    disk.fsync(root_fd)
+                self._remember_durability()
+                disk.close(private)
+                undo.pop_all()
+            except OSError as error:
+                raise storage_error(error) from error
         self._space = Space(
             disk,
             root_fd,
@@ -511,6 +517,7 @@ class LocalFileStore:
             if row is not None and self.metadata.get(path) is None:
                 self.metadata.put_later(row)
                 self._committer.flush_soon()
+                self._entries.pop(path, None)
             return
         if fd is None or self.metadata.committed(path) is not None:
             return
@@ -524,6 +531,7 @@ class LocalFileStore:
         self._sync_directory(directory)
         if row is not None:
             self.metadata.put([row], heal=True)
+            self._entries.pop(path, None)
 
     def _sync_directory(self, directory: Directory) -> None:
         failures = sync_all(self._disk, set(to_sync(directory)))
@@ -568,16 +576,17 @@ class LocalFileStore:
         self.metadata.give_back_ticket(ticket_id)
 
     def close(self) -> None:
-        """Finish what is queued, write what waits, close everything. Idempotent."""
+        """Finish what is queued, write what waits, close everything. Idempotent. Raises StorageError for lost rows."""
         if self._closed:
             return
         self._closed = True
-        self._committer.close()
-        self.metadata.close()
-        self._spools.shut()
-        self._deleting.close()
-        self._directories.close()
-        self._blobs.close()
+        with contextlib.ExitStack() as rest:  # all of them, whatever fails
+            rest.callback(self._blobs.close)
+            rest.callback(self._directories.close)
+            rest.callback(self._deleting.close)
+            rest.callback(self._spools.shut)
+            rest.callback(self.metadata.close)
+            self._committer.close()
 
 
 def entry_of(row: Row) -> Entry:
