@@ -33,6 +33,8 @@ _READ_STEP: Final = 128 * 1024
 _CR: Final = 13
 _LF: Final = 10
 _NO_SPAN: Final = bytearray()
+# Each 4 KiB of an answer counts like a request in the burst of a pipeline.
+_BURST_SHIFT: Final = 12
 
 
 class State(IntEnum):
@@ -609,6 +611,8 @@ class Connection(asyncio.BufferedProtocol):
         if source is None:
             body = b"" if request.method == "HEAD" else response.body
             self._out.append(head + body if body else head)
+            # Large answers end a burst early: what waits for a slow reader stays small.
+            self._burst += len(body) >> _BURST_SHIFT
             self._finish(exchange, response.status, len(body), unread=unread)
             return
         if unread:
