@@ -12,6 +12,7 @@ import functools
 import logging
 import os
 import socket
+import time
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any, Final
 
@@ -58,6 +59,7 @@ class Connection(asyncio.BufferedProtocol):
         "_collect_done",
         "_collect_need",
         "_collect_sink",
+        "_collect_until",
         "_drained",
         "_end",
         "_eof",
@@ -110,6 +112,7 @@ class Connection(asyncio.BufferedProtocol):
         self._burst = 0
         self._tls = False
         self._collect_need = 0
+        self._collect_until = 0.0
         self._collect_sink: BodySink | None = None
         self._collect_done: BodyDone | None = None
 
@@ -415,7 +418,12 @@ class Connection(asyncio.BufferedProtocol):
             self._collect_need = length
             self._collect_sink = sink
             self._collect_done = done
-            self.deadline = listener.now() + limits.stall_timeout
+            now = listener.now()
+            self._collect_until = now + limits.read_timeout
+            if limits.min_rate > 0:
+                in_time = now + limits.min_rate_grace + length / limits.min_rate
+                self._collect_until = min(self._collect_until, in_time)
+            self.deadline = min(now + limits.stall_timeout, self._collect_until)
             return
         prefix = bytes(memoryview(self._source)[self._position : self._end])
         self._position = self._end
@@ -468,7 +476,7 @@ class Connection(asyncio.BufferedProtocol):
         """More of a small body arrived."""
         need = self._collect_need
         if self._end - self._position < need:
-            self.deadline = self.listener.now() + self.listener.limits.stall_timeout
+            self.deadline = min(self.listener.now() + self.listener.limits.stall_timeout, self._collect_until)
             return
         sink, done, exchange = self._collect_sink, self._collect_done, self._exchange
         self._stop_collecting()
@@ -788,9 +796,17 @@ class Connection(asyncio.BufferedProtocol):
         elif state == State.IDLE and not self._write_paused:
             self._close()
         elif state == State.COLLECTING:
-            self._cut_collecting(BodyCut.STALLED)
+            self._cut_collecting(self._why_slow(now))
         else:
             self.abort()
+
+    def _why_slow(self, now: float) -> BodyCut:
+        """Which of its bounds a small body has passed."""
+        if now < self._collect_until:
+            return BodyCut.STALLED
+        exchange, limits = self._exchange, self.listener.limits
+        age = 0.0 if exchange is None else time.monotonic() - exchange.started
+        return BodyCut.TOO_SLOW if age < limits.read_timeout else BodyCut.TIMED_OUT
 
     # ---- the transport
 
