@@ -164,6 +164,7 @@ class Connection(asyncio.BufferedProtocol):
         elif state == State.COLLECTING:
             self._cut_collecting(BodyCut.DISCONNECTED)
         elif state in {State.LINGERING, State.CLOSED} or (state == State.IDLE and not self._yielded):
+            self._wait_for_output()
             return False
         return not self._tls
 
@@ -652,15 +653,8 @@ class Connection(asyncio.BufferedProtocol):
         self.listener.on_done(exchange, status, sent)
         if self.state == State.CLOSED:
             return
-        if unread:
+        if unread or self._close_after:
             self._linger()
-            return
-        if self._close_after:
-            self.state = State.LINGERING
-            if self._processing:
-                self.listener.call_later_turn(self._close)
-            else:
-                self._close()
             return
         self.state = State.IDLE
         if self._processing:
@@ -754,6 +748,7 @@ class Connection(asyncio.BufferedProtocol):
         if self._eof or self._tls:
             self._close()
             return
+        self._wait_for_output()
         self._resume_reading()
         with contextlib.suppress(OSError, RuntimeError, NotImplementedError):
             self._transport.write_eof()
@@ -765,7 +760,13 @@ class Connection(asyncio.BufferedProtocol):
         self._flush()
         self.state = State.LINGERING
         self.deadline = self.listener.now() + self.listener.limits.linger_timeout
+        self._wait_for_output()
         self._transport.close()
+
+    def _wait_for_output(self) -> None:
+        """What the kernel has not taken yet gets as long as any other answer that is read slowly."""
+        if self._transport.get_write_buffer_size():
+            self.deadline = self.listener.now() + self.listener.limits.send_stall_timeout
 
     def abort(self) -> None:
         """Drop the connection without another word."""
