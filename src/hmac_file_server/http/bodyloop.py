@@ -17,7 +17,7 @@ from collections.abc import Callable
 from typing import Final
 
 from hmac_file_server.http.body import BodyCut, BodyEnd, BodySink
-from hmac_file_server.http.chunked import ChunkedDecoder
+from hmac_file_server.http.chunked import ChunkedDecoder, pieces
 from hmac_file_server.http.errors import HttpError
 from hmac_file_server.http.limits import Limits
 
@@ -276,12 +276,13 @@ class BodyLoop:
                     return True
                 return False
             spans, used = job.decoder.feed(data)
-            for start, end in spans:
-                if job.limit is not None and job.received + end - start > job.limit:
+            for piece in pieces(data, spans):
+                size = len(piece)
+                if job.limit is not None and job.received + size > job.limit:
                     self._end(job, BodyEnd(job.received, BodyCut.TOO_LARGE))
                     return True
-                job.sink.write(data[start:end])
-                job.received += end - start
+                job.sink.write(piece)
+                job.received += size
             if job.decoder.done:
                 self._end(job, BodyEnd(job.received), bytes(data[used:]))
                 return True

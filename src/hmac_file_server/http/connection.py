@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from hmac_file_server.http.body import BodyCut, BodyEnd, BodySink
 from hmac_file_server.http.bodyloop import BodyLoop, ReceiveJob, SendJob
-from hmac_file_server.http.chunked import ChunkedDecoder
+from hmac_file_server.http.chunked import ChunkedDecoder, pieces
 from hmac_file_server.http.errors import HttpError
 from hmac_file_server.http.exchange import CUT, UNTOUCHED, WHOLE, BodyDone, Exchange
 from hmac_file_server.http.request import HeadParser, Request
@@ -439,13 +439,14 @@ class Connection(asyncio.BufferedProtocol):
             try:
                 spans, used = decoder.feed(view)
                 self._position += used
-                for start, stop in spans:
-                    if limit is not None and received + stop - start > limit:
+                for piece in pieces(view, spans):
+                    size = len(piece)
+                    if limit is not None and received + size > limit:
                         end = BodyEnd(received, BodyCut.TOO_LARGE)
                         break
-                    with view[start:stop] as piece:
+                    with piece:
                         sink.write(piece)
-                    received += stop - start
+                    received += size
             except HttpError as error:
                 end = BodyEnd(received, BodyCut.MALFORMED, error)
             except Exception as error:

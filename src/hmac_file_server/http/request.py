@@ -9,6 +9,14 @@ from hmac_file_server.http.errors import HttpError
 from hmac_file_server.http.target import AUTHORITY, split_target
 
 _REQUEST_LINE: Final = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+) ([!-~\x80-\xff]+) HTTP/([0-9])\.([0-9])\r\n")
+# The same, and the target in one pass: a path without escapes, dot segments or empty segments, and a query.
+_PLAIN_LINE: Final = re.compile(
+    rb"(GET|PUT|HEAD|POST|PATCH|DELETE) (/(?:[A-Za-z0-9_~!$&'()*+,;=:@-][A-Za-z0-9._~!$&'()*+,;=:@-]*/)*"
+    rb"(?:[A-Za-z0-9_~!$&'()*+,;=:@-][A-Za-z0-9._~!$&'()*+,;=:@-]*)?)(?:\?([!\"$-~]*))? HTTP/1\.([01])\r\n"
+)
+_METHODS: Final = {m.encode(): m for m in ("GET", "PUT", "HEAD", "POST", "PATCH", "DELETE")}
+# "x:" and its line end: fewer bytes than this times the limit cannot hold too many fields.
+_SHORTEST_FIELD: Final = 4
 _METHOD: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+ ")
 _HIGH: Final = re.compile(rb"[\x80-\xff]")
 _DIGITS: Final = re.compile(rb"[0-9]{1,19}")
@@ -121,20 +129,25 @@ class HeadParser:
 
     def parse(self, head: bytes, max_fields: int, max_target: int) -> Request:
         """Parse one whole head, up to and with its empty line. Raises HttpError."""
-        line = _REQUEST_LINE.match(head)
-        if line is None:
-            raise self._bad_request_line(head)
-        method_bytes, target, major, minor = line.groups()
-        if major != b"1" or minor not in b"01":
-            raise HttpError(505, "version_not_supported", "This server speaks HTTP/1.1.")
-        if len(target) > max_target:
-            raise HttpError(414, "target_too_long", "The request target is too long.")
-        if head.count(b"\r\n") > max_fields + 2:
+        plain = _PLAIN_LINE.match(head)
+        if len(head) > max_fields * _SHORTEST_FIELD and head.count(b"\r\n") > max_fields + 2:
             raise HttpError(431, "too_many_fields", "The request has too many header fields.")
-        if not target.isascii():
-            # Raw UTF-8 in paths is what recent ejabberd hands out; llhttp wants it escaped.
-            target = _HIGH.sub(lambda m: b"%%%02X" % m.group()[0], target)
-            head = method_bytes + b" " + target + head[line.end(2) :]
+        target = b""
+        if plain is None:
+            line = _REQUEST_LINE.match(head)
+            if line is None:
+                raise self._bad_request_line(head)
+            method_bytes, target, major, minor = line.groups()
+            if major != b"1" or minor not in b"01":
+                raise HttpError(505, "version_not_supported", "This server speaks HTTP/1.1.")
+            if len(target) > max_target:
+                raise HttpError(414, "target_too_long", "The request target is too long.")
+            if not target.isascii():
+                # Raw UTF-8 in paths is what recent ejabberd hands out; llhttp wants it escaped.
+                target = _HIGH.sub(lambda m: b"%%%02X" % m.group()[0], target)
+                head = method_bytes + b" " + target + head[line.end(2) :]
+        elif plain.end() > max_target:
+            raise HttpError(414, "target_too_long", "The request target is too long.")
         fields: dict[bytes, bytes] = {}
         self._fields = fields
         self._repeated = None
@@ -152,11 +165,17 @@ class HeadParser:
         except httptools.HttpParserError:
             self._parser = None
             raise HttpError(400, "bad_request", "The request head is malformed.") from None
-        method = method_bytes.decode("ascii")
         if self._repeated is not None:
             self._parser = None
             raise HttpError(400, "repeated_field", "A header field that may stand once stands twice.")
-        path, query = split_target(target, method)
+        if plain is None:
+            method = method_bytes.decode("ascii")
+            path, query = split_target(target, method)
+        else:
+            method_bytes, raw_path, raw_query, minor = plain.groups()
+            method = _METHODS[method_bytes]
+            path = raw_path.decode("ascii")
+            query = raw_query or b""
         request = Request(method, path, query, fields, http10=minor == b"0")
         self._frame(request)
         return request
