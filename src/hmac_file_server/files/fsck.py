@@ -85,6 +85,7 @@ class _Check:
         self._digests: dict[tuple[int, int, str], str] = {}
         self._metadata: MetadataTable | None = None
         self._rows: dict[str, Row] = {}
+        self._rows_known = True
 
     def run(self) -> None:
         disk = self._disk
@@ -145,6 +146,7 @@ class _Check:
             self._rows = {row.path: row for row in self._metadata.select("1")}
         except StorageError as error:
             self._found("database_damaged", f"{PRIVATE}/state.db", str(error))
+            self._rows_known = False
             return
         for line in damage:
             self._found("database_damaged", f"{PRIVATE}/state.db", line)
@@ -255,6 +257,8 @@ class _Check:
             return
         if self._now - found.st_ctime <= _SETTLED:
             return  # its row may be on the way
+        if not self._rows_known:
+            return
         metadata = self._metadata
         row = Row(
             path, media_types.by_name(path), None, None, found.st_size, None, found.st_mtime, None, None

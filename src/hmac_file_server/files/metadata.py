@@ -183,6 +183,8 @@ class MetadataTable:
         try:
             found = [str(line[0]) for line in self._reader().execute("PRAGMA integrity_check(100)")]
         except sqlite3.Error as error:
+            if type(error) is sqlite3.DatabaseError:  # so malformed that the check itself gave up
+                return [str(error)]
             raise storage_error(error) from error
         return [] if found == ["ok"] else found
 
