@@ -11,7 +11,7 @@ from typing import Self
 from tests.fixtures.server import Answer, FileServer
 
 
-class Closed(Exception):
+class EarlyEndError(Exception):
     """The server closed the connection before a whole answer."""
 
 
@@ -42,14 +42,14 @@ class Wire:
         self.sock.sendall(data)
 
     def answer(self, *, bodiless: bool = False) -> Answer:
-        """The next final answer; interim ones are passed over. Raises Closed."""
+        """The next final answer; interim ones are passed over. Raises EarlyEndError."""
         while True:
             answer = self.next_answer(bodiless=bodiless)
             if answer.status >= 200:
                 return answer
 
     def next_answer(self, *, bodiless: bool = False) -> Answer:
-        """The next answer, interim or final. Raises Closed."""
+        """The next answer, interim or final. Raises EarlyEndError."""
         while b"\r\n\r\n" not in self._buffer:
             self._fill()
         head, _, self._buffer = self._buffer.partition(b"\r\n\r\n")
@@ -82,7 +82,7 @@ class Wire:
         except ConnectionResetError:
             data = b""
         if not data:
-            raise Closed(self._buffer[:200])
+            raise EarlyEndError(self._buffer[:200])
         self._buffer += data
 
 
