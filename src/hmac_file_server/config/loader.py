@@ -271,6 +271,7 @@ class _Build:
         self._apply_secret_files()
         self._apply_combined()
         self._note_ignored()
+        self._note_planned()
         self._check_together()
         if self.errors:
             first, *others = self.errors
@@ -417,6 +418,15 @@ class _Build:
             name = f"[{label}]" if len(first.path) > 1 and label == first.path[0] else label
             count = f" ({len(many)} keys)" if len(many) > 1 else ""
             self.warnings.append(f"{_where(first)}: {name} has no effect here{count}: {why}")
+
+    def _note_planned(self) -> None:
+        found = [
+            f"{name} ({given.origin})"
+            for name, given in self._given.items()
+            if KEYS[name].planned and self._values[name] != KEYS[name].default
+        ]
+        if found:
+            self.warnings.append(f"this release does not use yet: {', '.join(sorted(found))}")
 
     def _check_together(self) -> None:
         value, given = self._value, self._given

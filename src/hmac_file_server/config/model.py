@@ -20,14 +20,19 @@ from hmac_file_server.config.sizes import GIB, KIB
 _EMPTY: Any = object()
 
 
-def _setting(default: Any, kind: Kind, text: str, *, live: bool = False, empty: Any = _EMPTY) -> Any:
-    """A key: its default as one would write it, its kind, what it does, whether SIGHUP can apply it."""
+def _setting(
+    default: Any, kind: Kind, text: str, *, live: bool = False, planned: bool = False, empty: Any = _EMPTY
+) -> Any:
+    """A key: its default as one would write it, its kind, what it does.
+
+    `live`: SIGHUP can apply it. `planned`: it is checked, but this release has nothing that uses it.
+    """
     value = kind.read(default) if empty is _EMPTY else empty
     if kind is kinds.PATH:
         value = Path(value)
     # A URL may hold a password, and settings end up in tracebacks.
     shown = kind is not kinds.REDIS_URL
-    return field(default=value, repr=shown, metadata={"kind": kind, "text": text, "live": live})
+    return field(default=value, repr=shown, metadata={"kind": kind, "text": text, "live": live, "planned": planned})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +77,9 @@ class Server:
         'Proxies whose X-Forwarded-For is believed; "unix:" stands for peers on Unix sockets.',
         live=True,
     )
-    networkevents: bool = _setting(True, kinds.SWITCH, "Watch network changes and hold running uploads over them.")
+    networkevents: bool = _setting(
+        True, kinds.SWITCH, "Watch network changes and hold running uploads over them.", planned=True
+    )
     enable_dynamic_workers: bool = _setting(True, kinds.SWITCH, "Let the worker pool grow and shrink with its queue.")
     worker_scale_up_thresh: int = _setting(
         50, kinds.whole_number(1, 100_000), "Queue length at which a worker is added."
@@ -98,7 +105,7 @@ class Workers:
     numworkers: int = _setting(4, kinds.whole_number(1, 1024), "Workers that are always there.")
     max_workers: int = _setting(32, kinds.whole_number(1, 1024), "Most workers under load.")
     uploadqueuesize: int = _setting(
-        50, kinds.whole_number(1, 100_000), "Jobs that may wait for a worker before new ones are put off."
+        50, kinds.whole_number(1, 100_000), "Jobs that may wait for a worker before new ones are put off.", planned=True
     )
 
 
@@ -107,25 +114,27 @@ class Uploads:
     """What may be uploaded and how."""
 
     chunked_uploads_enabled: bool = _setting(
-        True, kinds.SWITCH, "Offer the chunk protocol at /upload/chunked.", live=True
+        True, kinds.SWITCH, "Offer the chunk protocol at /upload/chunked.", live=True, planned=True
     )
     resumable_uploads_enabled: bool = _setting(
-        True, kinds.SWITCH, "Offer tus and the IETF resumable upload protocol.", live=True
+        True, kinds.SWITCH, "Offer tus and the IETF resumable upload protocol.", live=True, planned=True
     )
     chunk_size: int = _setting(
-        "5MB",
-        kinds.size(KIB, 5 * GIB),
-        "Chunk size that new upload sessions are told.",
-        live=True,
+        "5MB", kinds.size(KIB, 5 * GIB), "Chunk size that new upload sessions are told.", live=True, planned=True
     )
     max_resumable_age: float = _setting(
         "24h",
         kinds.duration(1.0),
         "Time without a byte after which an unfinished upload is dropped.",
         live=True,
+        planned=True,
     )
     max_sessions_per_owner: int = _setting(
-        1000, kinds.whole_number(1, 1_000_000), "Unfinished upload sessions one owner may have.", live=True
+        1000,
+        kinds.whole_number(1, 1_000_000),
+        "Unfinished upload sessions one owner may have.",
+        live=True,
+        planned=True,
     )
     allowed_extensions: tuple[str, ...] = _setting(
         [],
@@ -207,8 +216,8 @@ class Security:
 class Redis:
     """Upload sessions shared by several machines."""
 
-    enabled: bool = _setting(False, kinds.SWITCH, "Keep the index of upload sessions in Redis.")
-    url: str = _setting("redis://127.0.0.1:6379/0", kinds.REDIS_URL, "The Redis server.")
+    enabled: bool = _setting(False, kinds.SWITCH, "Keep the index of upload sessions in Redis.", planned=True)
+    url: str = _setting("redis://127.0.0.1:6379/0", kinds.REDIS_URL, "The Redis server.", planned=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -216,15 +225,18 @@ class NetworkResilience:
     """What happens when the network changes."""
 
     stabilization_delay: float = _setting(
-        "2s", kinds.duration(0.0), "Quiet time after a change before uploads go on.", live=True
+        "2s", kinds.duration(0.0), "Quiet time after a change before uploads go on.", live=True, planned=True
     )
     poll_interval: float = _setting(
         "5s",
         kinds.duration(0.1),
         "How often the interfaces are looked at where the kernel does not tell.",
         live=True,
+        planned=True,
     )
-    max_pause: float = _setting("30s", kinds.duration(0.0), "Longest hold of uploads over one change.", live=True)
+    max_pause: float = _setting(
+        "30s", kinds.duration(0.0), "Longest hold of uploads over one change.", live=True, planned=True
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -254,7 +266,7 @@ class Admin:
     """The listener for metrics and administration."""
 
     listen_address: tuple[str, ...] = _setting(
-        "127.0.0.1:9090", kinds.OPTIONAL_ADDRESSES, "Addresses of the admin listener; off is none."
+        "127.0.0.1:9090", kinds.OPTIONAL_ADDRESSES, "Addresses of the admin listener; off is none.", planned=True
     )
     token: Secret | None = _setting(
         "",
@@ -262,6 +274,7 @@ class Admin:
         "Bearer token of the admin listener; needed where others than this machine reach it.",
         live=True,
         empty=None,
+        planned=True,
     )
 
 
@@ -291,6 +304,7 @@ class Key:
     default: Any
     text: str
     live: bool
+    planned: bool
 
     def __str__(self) -> str:
         return f"{self.section}.{self.name}"
@@ -326,7 +340,7 @@ def _keys() -> Iterator[Key]:
     for section, cls in SECTIONS.items():
         for item in fields(cls):
             known = item.metadata
-            yield Key(section, item.name, known["kind"], item.default, known["text"], known["live"])
+            yield Key(section, item.name, known["kind"], item.default, known["text"], known["live"], known["planned"])
 
 
 KEYS: MappingProxyType[str, Key] = MappingProxyType({str(key): key for key in _keys()})

@@ -3,7 +3,7 @@
 import textwrap
 from collections.abc import Mapping
 
-from hmac_file_server.config.model import KEYS, SECTIONS
+from hmac_file_server.config.model import KEYS, SECTIONS, Key
 
 _HEAD = """\
 # Configuration of hmac-file-server.
@@ -11,6 +11,11 @@ _HEAD = """\
 # Sizes: "10MB", "1.5GiB" (1 KB = 1024 bytes); durations: "30s", "1h30m", "7d".
 # Check with: hmac-file-server config check FILE
 """
+
+
+def described(key: Key) -> str:
+    """What a key does, and whether this release uses it."""
+    return key.text + (" Not used by this release." if key.planned else "")
 
 
 def render(given: Mapping[str, str]) -> str:
@@ -24,7 +29,7 @@ def render(given: Mapping[str, str]) -> str:
         for name, key in KEYS.items():
             if key.section != section:
                 continue
-            lines += textwrap.wrap(key.text, 106, initial_indent="# ", subsequent_indent="# ")
+            lines += textwrap.wrap(described(key), 106, initial_indent="# ", subsequent_indent="# ")
             if name in given:
                 lines.append(f"{key.name} = {given[name]}")
             elif key.secret:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from hmac_file_server.config import aliases, load
+from hmac_file_server.config import aliases, load, template
 from hmac_file_server.config.model import KEYS, SECTIONS, Key
 
 PAGE = (Path(__file__).parents[3] / "docs" / "configuration.md").read_text(encoding="utf-8")
@@ -32,7 +32,7 @@ def test_every_setting_is_documented_as_it_is(key: Key) -> None:
     default, live, meaning = rows(key.section)[key.name]
     assert default == ("" if key.secret else f"`{key.kind.show(key.default)}`")
     assert (live == "yes") is key.live
-    assert meaning == f"{key.text} Allowed: {key.kind.allowed}."
+    assert meaning == f"{template.described(key)} Allowed: {key.kind.allowed}."
 
 
 @pytest.mark.parametrize("key", [key for key in KEYS.values() if key.secret], ids=str)

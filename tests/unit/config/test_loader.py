@@ -1,6 +1,7 @@
 """The loader: layers, origins, spellings, what is refused and how it says so."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,8 @@ from hmac_file_server.config import ConfigError, Loaded, Secret, load, with_secr
 from hmac_file_server.config.model import KEYS
 
 GOOD = "0123456789abcdef0123456789abcdef"
+
+PLANNED = "this release does not use yet: "
 
 Write = Callable[[str], Path]
 
@@ -27,7 +30,9 @@ def write(tmp_path: Path) -> Write:
 
 
 def read(path: Path | None, *overrides: str, **environ: str) -> Loaded:
-    return load(path, environ=environ, overrides=overrides)
+    """Load without the note on keys that a release does not use yet, which changes with the releases."""
+    loaded = load(path, environ=environ, overrides=overrides)
+    return replace(loaded, warnings=tuple(text for text in loaded.warnings if not text.startswith(PLANNED)))
 
 
 def refused(path: Path | None, *overrides: str, **environ: str) -> ConfigError:
@@ -193,6 +198,19 @@ def test_a_repeated_table_is_merged_with_a_warning(write: Write) -> None:
     assert loaded.settings.server.mptcp is False
     assert loaded.settings.server.networkevents is False
     assert only_warning(loaded) == f"{path}:4: [server] is there already in line 1; both are used as one"
+
+
+def test_what_the_release_does_not_use_is_named_when_it_is_set(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    keys = {name: replace(key, planned=name.startswith("uploads.")) for name, key in KEYS.items()}
+    monkeypatch.setattr("hmac_file_server.config.loader.KEYS", keys)
+    path = write("[uploads]\nchunk_size = '5MB'\nmax_resumable_age = '1h'\n[timeouts]\nmin_rate = 1\n")
+    loaded = load(path, environ={}, overrides=["uploads.max_sessions_per_owner=7"])
+    assert loaded.warnings == (
+        PLANNED
+        + "uploads.max_resumable_age (config.toml:3), "
+        + "uploads.max_sessions_per_owner (--set uploads.max_sessions_per_owner)",
+    )
+    assert load(None, environ={}, overrides=()).warnings == ()
 
 
 # Wrong values

@@ -43,10 +43,10 @@ def test_with_every_comment_taken_off_it_says_the_defaults(tmp_path: Path, monke
 
 def test_given_values_are_set(tmp_path: Path) -> None:
     path = tmp_path / "config.toml"
-    path.write_text(template.render({"uploads.chunk_size": '"1MB"', "security.secret": '"' + "x" * 32 + '"'}))
+    path.write_text(template.render({"server.max_upload_size": '"1MB"', "security.secret": '"' + "x" * 32 + '"'}))
     path.chmod(0o600)
     loaded = load(path, environ={}, overrides=())
-    assert loaded.settings.uploads.chunk_size == 1024**2
+    assert loaded.settings.server.max_upload_size == 1024**2
     assert loaded.settings.security.secret[0].reveal() == b"x" * 32
     assert not loaded.warnings
 
