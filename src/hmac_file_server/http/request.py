@@ -14,6 +14,7 @@ _PLAIN_LINE: Final = re.compile(
     rb"(GET|PUT|HEAD|POST|PATCH|DELETE) (/(?:[A-Za-z0-9_~!$&'()*+,;=:@-][A-Za-z0-9._~!$&'()*+,;=:@-]*/)*"
     rb"(?:[A-Za-z0-9_~!$&'()*+,;=:@-][A-Za-z0-9._~!$&'()*+,;=:@-]*)?)(?:\?([!\"$-~]*))? HTTP/1\.([01])\r\n"
 )
+_LINE_END: Final = len(b" HTTP/1.1\r\n")
 _METHODS: Final = {m.encode(): m for m in ("GET", "PUT", "HEAD", "POST", "PATCH", "DELETE")}
 # "x:" and its line end: fewer bytes than this times the limit cannot hold too many fields.
 _SHORTEST_FIELD: Final = 4
@@ -146,7 +147,7 @@ class HeadParser:
                 # Raw UTF-8 in paths is what recent ejabberd hands out; llhttp wants it escaped.
                 target = _HIGH.sub(lambda m: b"%%%02X" % m.group()[0], target)
                 head = method_bytes + b" " + target + head[line.end(2) :]
-        elif plain.end() > max_target:
+        elif plain.end() - plain.start(2) > max_target + _LINE_END:
             raise HttpError(414, "target_too_long", "The request target is too long.")
         fields: dict[bytes, bytes] = {}
         self._fields = fields
