@@ -6,8 +6,9 @@ request (fault N-11); other bytes are a conflict.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TypeAlias
+
+import msgspec
 
 from hmac_file_server.files.contract import (
     Comparison,
@@ -25,8 +26,7 @@ from hmac_file_server.files.contract import (
 from hmac_file_server.uploads.errors import UploadRefused
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(msgspec.Struct, frozen=True, gc=False):
     """What is to be stored where.
 
     `size` is the exact size in bytes when it is known; `limit` bounds it otherwise, and `expected` is then
@@ -42,8 +42,7 @@ class Plan:
     expected: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Stored:
+class Stored(msgspec.Struct, frozen=True, gc=False):
     """The receipt. `created` is False when the same bytes were there before."""
 
     entry: Entry
@@ -93,7 +92,8 @@ class SingleUpload:
         size = plan.size
         if (size or 0) > plan.limit:
             raise UploadRefused("too_large", f"The file may have at most {plan.limit} bytes.")
-        if look_first:
+        # A ticket is not asked to pay for a file that is there: the answer to its last one may have been lost.
+        if look_first or plan.ticket is not None:
             entry = store.head(plan.path)
             if entry is not None:
                 if size is not None and size != entry.size:
