@@ -124,8 +124,10 @@ class Directories:
         directory = self._cache.get(path)
         if directory is None or self._monotonic() - directory.checked > _RECHECK:
             return None
-        with contextlib.suppress(KeyError):  # evicted by another thread this moment; still good for us
+        try:  # noqa: SIM105 - contextlib.suppress would cost as much as all the rest
             self._cache.move_to_end(path)
+        except KeyError:
+            pass  # evicted by another thread this moment; still good for us
         return directory
 
     def _walk(self, path: str, *, make: bool) -> Directory:

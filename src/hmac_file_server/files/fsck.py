@@ -184,8 +184,14 @@ class _Check:
             elif found.st_nlink == 1:
                 if self._now - found.st_ctime > _SETTLED:
                     self._found("orphan_blob", path, "no file uses it", unlink)
-            elif not any(self._hash(name, shard, kind) == name for kind in ("blake3", "sha256")):
-                self._found("blob_mismatch", path, "its bytes are not those of its name", unlink)
+            else:
+                try:
+                    whole = any(self._hash(name, shard, kind) == name for kind in ("blake3", "sha256"))
+                except OSError as error:
+                    self._found("unreadable", path, f"reading failed: {storage_error(error)}")
+                else:
+                    if not whole:
+                        self._found("blob_mismatch", path, "its bytes are not those of its name", unlink)
         spools.shut()
 
     def _unlinker(self, directory: Directory, name: str) -> Callable[[], object]:

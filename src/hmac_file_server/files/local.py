@@ -310,8 +310,10 @@ class LocalFileStore:
             found = disk.fstat(fd)
             known = self._entries.get(path)
             if known is not None and known[1] == found.st_ctime_ns and known[0] == found.st_ino:
-                with contextlib.suppress(KeyError):
+                try:  # noqa: SIM105 - contextlib.suppress would cost as much as the look-up
                     self._entries.move_to_end(path)
+                except KeyError:
+                    pass
                 return LocalReader(disk, fd, known[2])
             if not is_regular(found.st_mode):
                 disk.close(fd)
