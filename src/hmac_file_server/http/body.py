@@ -1,8 +1,9 @@
 """What a request body is made of: a sink that takes it, and the way it ended."""
 
-from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
+
+import msgspec
 
 
 class BodySink(Protocol):
@@ -26,8 +27,7 @@ class BodyCut(Enum):
     ABORTED = "aborted"
 
 
-@dataclass(frozen=True, slots=True)
-class BodyEnd:
+class BodyEnd(msgspec.Struct, frozen=True, gc=False):
     """How a body ended: whole when `cut` is None. `received` counts body bytes given to the sink.
 
     `error` is what the sink raised (cut REFUSED) or the HttpError of malformed framing.
