@@ -23,6 +23,7 @@ from hmac_file_server.files.locking import lock
 from hmac_file_server.files.space import SharedCounters
 from hmac_file_server.http import Exchange, Limits, Listener
 from hmac_file_server.http.connection import Connection
+from hmac_file_server.http.listener import OnDone, ignore_done
 from hmac_file_server.network import ListenFailed, Listening, listen
 from hmac_file_server.processes import HANDLED, Supervisor
 from hmac_file_server.protocols import Application
@@ -191,7 +192,7 @@ class Server:
             limits_of(settings),
             body_loops=max(1, min(4, len(os.sched_getaffinity(0)))),
             common_head=COMMON_HEAD,
-            on_done=self._done,
+            on_done=self._on_done(),
             on_refused=_log_malformed,
         )
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -239,8 +240,10 @@ class Server:
         sink = log.configure(settings.logging)
         return AccessLog(sink.write, log.shows(events.REQUEST), format=settings.logging.format, now=self._clock.time)
 
+    def _on_done(self) -> OnDone:
+        return self._done if log.shows(events.REQUEST) else ignore_done
+
     def _done(self, exchange: Exchange, status: int, sent: int) -> None:
-        """One answered request. Replaced by nothing when the log does not want it."""
         request = exchange.request
         self._access.record(
             request.method,
@@ -330,6 +333,7 @@ class Server:
         )
         try:
             self._access = self._access_log(settings)
+            self._http.on_done = self._on_done()
         except OSError as error:
             log.event(events.CONFIG_REFUSED, reason=_reason(error))
         if loud:

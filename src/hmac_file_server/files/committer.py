@@ -286,6 +286,5 @@ def sync_all(disk: Disk, directories: set[Directory]) -> dict[Directory, OSError
         try:
             disk.fsync(directory.fd)
         except OSError as error:
-            failures[directory] = error
+            failures[directory] = error.with_traceback(None)  # else it would keep this frame, and all descriptors
     return failures
-

@@ -235,6 +235,13 @@ class FileStore(Protocol):
         """
         ...
 
+    def put(self, path: StoragePath, body: Buffer, meta: Metadata, /) -> Published:
+        """Admit, spool and publish a short body in one call.
+
+        Blocks as `publish` does. Raises StorageError, PathRefused.
+        """
+        ...
+
     def publish_soon(self, spool: Spool, path: StoragePath, meta: Metadata, done: Done, /) -> None:
         """As `publish`, without blocking: what blocks runs on worker threads and `done` gets the result."""
 

@@ -123,9 +123,7 @@ class _Check:
     def _private(self, private_fd: int) -> None:
         disk = self._disk
         if disk.fstat(private_fd).st_mode & 0o077:
-            self._found(
-                "wrong_mode", PRIVATE, "others may look into it", lambda: disk.fchmod(private_fd, 0o700)
-            )
+            self._found("wrong_mode", PRIVATE, "others may look into it", lambda: disk.fchmod(private_fd, 0o700))
         try:
             disk.stat("state.db", dir_fd=private_fd, follow_symlinks=False)
         except FileNotFoundError:
@@ -266,9 +264,7 @@ class _Check:
         if not self._rows_known:
             return
         metadata = self._metadata
-        row = Row(
-            path, media_types.by_name(path), None, None, found.st_size, None, found.st_mtime, None, None
-        )
+        row = Row(path, media_types.by_name(path), None, None, found.st_size, None, found.st_mtime, None, None)
         mend = None if metadata is None else (lambda: metadata.put([row], heal=True))
         self._found("file_without_row", path, "it did not come through this server", mend)
 

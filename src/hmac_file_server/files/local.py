@@ -381,6 +381,19 @@ class LocalFileStore:
             self._committer.flush_soon()
         return _created(row)
 
+    def put(self, path: StoragePath, body: Buffer, meta: Metadata) -> Published:
+        """Admit, spool and publish a short body in one call. Raises StorageError, PathRefused."""
+        if self._read_only:
+            raise StorageReadOnly("the storage failed to sync more than once; it is read only until a restart")
+        self._space.check(len(body))
+        spool = self._spools.new(len(body), None)
+        try:
+            spool.write(body)
+        except BaseException:
+            spool.discard()
+            raise
+        return self.publish(spool, path, meta)
+
     def _publish_and_wait(self, spool: LocalSpool, path: StoragePath, meta: Metadata) -> Published:
         results: list[Published | StorageError | PathRefused] = []
         ready = threading.Event()
@@ -391,10 +404,13 @@ class LocalFileStore:
 
         self._committer.begin_here(Job(spool, path, meta, done))
         ready.wait()
-        result = results[0]
+        result = results.pop()
         if isinstance(result, Published):
             return result
-        raise result
+        try:
+            raise result
+        finally:
+            del result  # no cycle of error and frame, which would keep descriptors for the collector
 
     def publish_soon(self, spool: Spool, path: StoragePath, meta: Metadata, done: Done) -> None:
         """Publish; `done` gets the result on another thread."""

@@ -137,11 +137,22 @@ class Space:
                 raise
         return Admitted(self, size)
 
+    def check(self, size: int) -> None:
+        """Raise as `admit` does, promising nothing: for bytes that are written in the same breath."""
+        if self._monotonic() - self._asked > _MAX_AGE or self._inodes < _PLENTY_OF_INODES:
+            with self.lock:
+                self._ask()
+        slack = self._free - self._reserve - self.outstanding() - size
+        if slack < _NEAR or self._inodes < _PLENTY_OF_INODES:
+            with self.lock:
+                self._ask()
+                self._check(self._free - self._reserve - self.outstanding() - size)
+
     def _check(self, slack: int) -> None:
         if slack < 0:
             raise StorageFull("not enough free space for the upload")
         uploads = sum(self._all_uploads)
-        if self._inodes - _SPARE_INODES < (uploads - 1) * _INODES_PER_UPLOAD + 1:
+        if self._inodes - _SPARE_INODES < max(0, uploads - 1) * _INODES_PER_UPLOAD + 1:
             raise StorageFull("not enough free inodes for the upload")
 
     def _ask(self) -> None:

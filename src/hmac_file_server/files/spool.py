@@ -178,9 +178,7 @@ class Spools:
     def link(self, spool: LocalSpool, name: str, dir_fd: int) -> None:
         """Give the file one more name; raises OSError (EEXIST among them)."""
         if spool.name is None:
-            self._disk.link(
-                b"%d" % spool.fd, name, src_dir_fd=self.self_fds, dst_dir_fd=dir_fd, follow_symlinks=True
-            )
+            self._disk.link(b"%d" % spool.fd, name, src_dir_fd=self.self_fds, dst_dir_fd=dir_fd, follow_symlinks=True)
         else:
             self._disk.link(spool.name, name, src_dir_fd=self._folder, dst_dir_fd=dir_fd, follow_symlinks=False)
 
@@ -225,5 +223,3 @@ class Spools:
             if fd >= 0:
                 self._disk.close(fd)
         self._folder = self.self_fds = -1
-
-

@@ -381,6 +381,16 @@ class Connection(asyncio.BufferedProtocol):
         length = request.content_length
         return not request.chunked and (length is None or length <= self._end - self._position)
 
+    def take_body(self, exchange: Exchange) -> bytes:
+        """See `Exchange.take_body`."""
+        length = exchange.request.content_length or 0
+        start = self._position
+        if exchange.body != UNTOUCHED or exchange is not self._exchange or not self.body_arrived(exchange.request):
+            raise RuntimeError("the body of this request is not here")
+        exchange.body = WHOLE
+        self._position = start + length
+        return bytes(memoryview(self._source)[start : start + length])
+
     def receive(self, exchange: Exchange, sink: BodySink, done: BodyDone, limit: int | None) -> None:
         """See `Exchange.receive`."""
         if exchange.body != UNTOUCHED:

@@ -58,6 +58,10 @@ class Exchange:
         """True when the whole body (of a known length) came with the head, so taking it will not wait."""
         return self._connection.body_arrived(self.request)
 
+    def take_body(self) -> bytes:
+        """The whole body, which must have arrived (`body_arrived`). Raises RuntimeError when it has not."""
+        return self._connection.take_body(self)
+
     def respond(self, response: Response) -> None:
         """Give the final response. A second one is a defect and raises RuntimeError."""
         if self._answered:

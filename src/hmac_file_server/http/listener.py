@@ -24,8 +24,8 @@ OnDone = Callable[[Exchange, int, int], None]
 OnRefused = Callable[[Connection, int, str], None]
 
 
-def _ignore_done(exchange: Exchange, status: int, sent: int) -> None:
-    pass
+def ignore_done(exchange: Exchange, status: int, sent: int) -> None:
+    """The `on_done` of a listener whose requests nobody logs."""
 
 
 def _ignore_refused(connection: Connection, status: int, code: str) -> None:
@@ -47,7 +47,7 @@ class Listener:
         *,
         body_loops: int = 2,
         common_head: bytes = b"",
-        on_done: OnDone = _ignore_done,
+        on_done: OnDone = ignore_done,
         on_refused: OnRefused = _ignore_refused,
     ) -> None:
         self.handler = handler

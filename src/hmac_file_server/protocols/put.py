@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Final
 
 from hmac_file_server.auth import Grant, Operation, Refusal
-from hmac_file_server.files.contract import Metadata, PathRefused, StorageError
+from hmac_file_server.files.contract import Entry, Metadata, Outcome, PathRefused, StorageError
 from hmac_file_server.files.paths import parse as parse_path
 from hmac_file_server.http import BodyEnd, Exchange, Response
 from hmac_file_server.protocols.answers import (
@@ -16,7 +16,7 @@ from hmac_file_server.protocols.answers import (
     refuse,
 )
 from hmac_file_server.protocols.media import media_type
-from hmac_file_server.uploads import Plan, SingleUpload, Stored, UploadRefused
+from hmac_file_server.uploads import EXISTS, Plan, SingleUpload, Stored, UploadRefused
 
 if TYPE_CHECKING:
     from hmac_file_server.protocols.application import Application
@@ -74,6 +74,10 @@ def receive(app: "Application", exchange: Exchange, grant: Grant, plan: Plan) ->
     """Take the body that a plan allows and answer with its receipt."""
     # A short body that is here already costs least when publishing itself finds a file in the way.
     short = exchange.body_arrived
+    if short and app.inline and plan.ticket is None:
+        exchange.owner = plan.metadata.owner
+        _put_short(app, exchange, grant, plan)
+        return
     try:
         upload = SingleUpload(app.store, plan, look_first=not short)
     except (UploadRefused, StorageError) as error:
@@ -85,19 +89,35 @@ def receive(app: "Application", exchange: Exchange, grant: Grant, plan: Plan) ->
         if end.cut is not None:
             upload.abandon()
             exchange.respond(body_failure(exchange, end))
-        elif short and app.inline:
-            upload.finish(lambda result: exchange.respond(answer(result)), inline=True)
         else:
-            upload.finish(lambda result: exchange.respond_soon(answer(result)))
+            upload.finish(answer, inline=short and app.inline)
 
-    def answer(result: Stored | UploadRefused | StorageError | PathRefused) -> Response:
-        if not isinstance(result, Stored):
-            return failure(exchange, result)
-        if grant.scheme in _SLOT_SCHEMES:
-            return Response(201)
-        return receipt(result.entry, quote_path(exchange.request.path), 201)
+    def answer(result: Stored | UploadRefused | StorageError | PathRefused) -> None:
+        if isinstance(result, Stored):
+            exchange.respond_soon(_receipt(exchange, grant, result.entry))
+        else:
+            exchange.respond_soon(failure(exchange, result))
 
     exchange.receive(upload, ended, limit=plan.limit)
+
+
+def _put_short(app: "Application", exchange: Exchange, grant: Grant, plan: Plan) -> None:
+    """Store a body that is here, without a sync, in this turn of the event loop."""
+    try:
+        published = app.store.put(plan.path, exchange.take_body(), plan.metadata)
+    except (StorageError, PathRefused) as error:
+        exchange.respond(failure(exchange, error))
+        return
+    if published.outcome is Outcome.CONFLICT or published.entry is None:
+        refuse(exchange, "exists", EXISTS)
+    else:
+        exchange.respond(_receipt(exchange, grant, published.entry))
+
+
+def _receipt(exchange: Exchange, grant: Grant, entry: Entry) -> Response:
+    if grant.scheme in _SLOT_SCHEMES:
+        return Response(201)
+    return receipt(entry, quote_path(exchange.request.path), 201)
 
 
 def metadata(grant: Grant, declared: str | None, filename: str | None, owner: str | None) -> Metadata:

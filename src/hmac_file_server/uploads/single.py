@@ -52,7 +52,7 @@ class Stored(msgspec.Struct, frozen=True, gc=False):
 Result: TypeAlias = Stored | UploadRefused | StorageError | PathRefused
 Done: TypeAlias = Callable[[Result], None]
 
-_EXISTS = "Other content is stored under this path."
+EXISTS = "Other content is stored under this path."
 # A body of unknown length is admitted in steps of this many bytes.
 _STEP = 16 * 1024 * 1024
 
@@ -93,16 +93,17 @@ class SingleUpload:
         if (size or 0) > plan.limit:
             raise UploadRefused("too_large", f"The file may have at most {plan.limit} bytes.")
         # A ticket is not asked to pay for a file that is there: the answer to its last one may have been lost.
-        if look_first or plan.ticket is not None:
-            entry = store.head(plan.path)
-            if entry is not None:
-                if size is not None and size != entry.size:
-                    raise UploadRefused("exists", _EXISTS)
-                self._comparison = store.compare(plan.path)
-                if self._comparison is not None:
-                    return
+        look_first = look_first or plan.ticket is not None
+        if look_first and self._is_there():
+            return
         self._admitted = plan.expected if size is None else size
-        reservation = store.admit(self._admitted)
+        try:
+            reservation = store.admit(self._admitted)
+        except StorageError:
+            # What is there already needs no room.
+            if not look_first and self._is_there():
+                return
+            raise
         try:
             if plan.ticket is not None:
                 if not store.take_ticket(*plan.ticket):
@@ -114,6 +115,17 @@ class SingleUpload:
             reservation.release()
             raise
         self._reservation = reservation
+
+    def _is_there(self) -> bool:
+        """Whether the body is to be held against a file of its path. Raises UploadRefused (exists)."""
+        plan = self._plan
+        entry = self._store.head(plan.path)
+        if entry is None:
+            return False
+        if plan.size is not None and plan.size != entry.size:
+            raise UploadRefused("exists", _EXISTS)
+        self._comparison = self._store.compare(plan.path)
+        return self._comparison is not None
 
     def write(self, view: memoryview) -> None:
         """Take the next bytes. Raises UploadRefused (too_large) and StorageError."""
@@ -157,7 +169,7 @@ class SingleUpload:
             except StorageError as error:
                 done(error)
             else:
-                done(Stored(comparison.entry, created=False) if same else UploadRefused("exists", _EXISTS))
+                done(Stored(comparison.entry, created=False) if same else UploadRefused("exists", EXISTS))
             finally:
                 comparison.close()
         elif self._spool is None:
@@ -191,7 +203,7 @@ class SingleUpload:
             self._give_back_ticket()
             if published.outcome is Outcome.SAME and published.entry is not None:
                 return Stored(published.entry, created=False)
-            return UploadRefused("exists", _EXISTS)
+            return UploadRefused("exists", EXISTS)
         self._give_back_ticket()
         return published
 
