@@ -1,5 +1,6 @@
 """`serve`: run the server."""
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -18,14 +19,20 @@ def serve(config_file: Path | None, overrides: tuple[str, ...]) -> int:
     Without --config it runs on embedded defaults: files below ./data, a secret of its own,
     http://127.0.0.1:8080.
     """
+    from hmac_file_server.telemetry import events, log
+
     started = dict(os.environ)
 
     def read() -> Loaded:
         return load(config_file, environ=started, overrides=overrides)
 
-    loaded, new_secret = with_secret(read())
-    from hmac_file_server.telemetry import events, log
+    def reread() -> Loaded:
+        # Before the configuration is looked at: a mistake in it must not keep a moved log file open.
+        with contextlib.suppress(OSError):
+            log.reopen()
+        return read()
 
+    loaded, new_secret = with_secret(read())
     try:
         log.configure(loaded.settings.logging)
     except OSError as error:
@@ -38,4 +45,4 @@ def serve(config_file: Path | None, overrides: tuple[str, ...]) -> int:
         log.event(events.SECRET_CREATED, path=str(new_secret))
     from hmac_file_server import server
 
-    return server.run(loaded, read)
+    return server.run(loaded, reread)
