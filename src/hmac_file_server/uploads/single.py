@@ -123,7 +123,7 @@ class SingleUpload:
         if entry is None:
             return False
         if plan.size is not None and plan.size != entry.size:
-            raise UploadRefused("exists", _EXISTS)
+            raise UploadRefused("exists", EXISTS)
         self._comparison = self._store.compare(plan.path)
         return self._comparison is not None
 
