@@ -31,11 +31,11 @@ class Blobs:
         self._disk = disk
         self._directories = directories
         self._spools = spools
-        self._max_size = max_size
+        self.max_size = max_size
 
     def name(self, spool: LocalSpool) -> str | None:
         """Name of the blob that the spool's bytes would have; None when it takes no part."""
-        if 0 < spool.size <= self._max_size:
+        if 0 < spool.size <= self.max_size:
             digest = spool.digest
             return None if digest is None else digest.partition(":")[2]
         return None

@@ -144,7 +144,7 @@ class Expiry:
         self._metadata = metadata
         self._blobs = blobs
         self._removal = removal
-        self._ttl = file_ttl
+        self.ttl = file_ttl
         self._monotonic = monotonic
         self._log = log
         self._last: tuple[float, float] | None = None
@@ -163,9 +163,9 @@ class Expiry:
 
     def _round(self, now: float) -> list[Deletion]:
         deletions = self._remove(self._condemned_rows(now), now)
-        if self._ttl is not None and not 0 <= now - self._walked < min(3600.0, self._ttl / 24):
+        if self.ttl is not None and not 0 <= now - self._walked < min(3600.0, self.ttl / 24):
             self._walked = now
-            deletions += self._remove(self._old_files(now - self._ttl), now)
+            deletions += self._remove(self._old_files(now - self.ttl), now)
         if not 0 <= now - self._collected < _BLOB_ROUND:
             self._collected = now
             self._blobs.collect_all()
@@ -188,7 +188,7 @@ class Expiry:
         return self._hold_until is not None
 
     def _reason(self, row: Row | None, found: os.stat_result, now: float) -> str | None:
-        ttl = self._ttl
+        ttl = self.ttl
         if row is not None and row.size == found.st_size:
             if row.expires is not None and row.expires <= now:
                 return "expires"
@@ -201,8 +201,8 @@ class Expiry:
 
     def _condemned_rows(self, now: float) -> Iterator[str]:
         condemned = self._metadata.select("expires <= ?", (now,))
-        if self._ttl is not None:
-            condemned += self._metadata.select("created <= ?", (now - self._ttl,))
+        if self.ttl is not None:
+            condemned += self._metadata.select("created <= ?", (now - self.ttl,))
         return iter(dict.fromkeys(row.path for row in condemned))
 
     def _old_files(self, before: float) -> Iterator[str]:

@@ -251,6 +251,13 @@ class LocalFileStore:
             log=log,
         )
 
+    def configure(self, *, min_free_bytes: int, file_ttl: float | None, dedup: bool, dedup_max_size: int) -> None:
+        """Take new settings (a reload); uploads under way keep what they began with."""
+        self._space.reserve = min_free_bytes
+        self._expiry.ttl = file_ttl
+        self._spools.hash_limit = self._blobs.max_size = dedup_max_size
+        self._spools.hashing = self._dedup = dedup
+
     def _open_root(self, root: Path) -> int:
         """Open the root, made with what is above it when missing; new entries are on the medium then."""
         disk = self._disk

@@ -7,6 +7,7 @@ durability they are kept in a dictionary that every look-up asks first, and writ
 
 import sqlite3
 import threading
+import time
 from collections.abc import Iterable, Sequence
 from typing import Final
 
@@ -44,6 +45,7 @@ _SELECT: Final = f"SELECT {_COLUMNS} FROM files WHERE path = ?"  # noqa: S608 - 
 _REPLACE: Final = f"INSERT OR REPLACE INTO files ({_COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?)"  # noqa: S608
 _IGNORE: Final = f"INSERT OR IGNORE INTO files ({_COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?)"  # noqa: S608
 _BATCH: Final = 512
+_PATIENCE: Final = 10.0
 _PENDING_LIMIT: Final = 1 << 17
 
 
@@ -253,9 +255,22 @@ class MetadataTable:
             self._file, timeout=10.0, isolation_level=None, check_same_thread=False, cached_statements=32
         )
         self._open.append(connection)
-        connection.execute("PRAGMA journal_mode=WAL")
+        self._use_wal(connection)
         connection.execute(f"PRAGMA synchronous={'FULL' if self._full else 'NORMAL'}")
         return connection
+
+    @staticmethod
+    def _use_wal(connection: sqlite3.Connection) -> None:
+        """Switch to the write-ahead log; SQLite does not wait for another process that is at it, so we do."""
+        until = time.monotonic() + _PATIENCE
+        while True:
+            try:
+                connection.execute("PRAGMA journal_mode=WAL")
+                return
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > until:
+                    raise
+            time.sleep(0.01)
 
     def _migrate(self) -> None:
         version = self._writer.execute("PRAGMA user_version").fetchone()[0]

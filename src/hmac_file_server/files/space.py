@@ -87,7 +87,7 @@ class Space:
         """`reserve` bytes stay free. The slot is cleared: its last process is gone."""
         self._disk = disk
         self._root = root_fd
-        self._reserve = reserve
+        self.reserve = reserve
         self._monotonic = monotonic
         self._all_bytes = counters.bytes_view()
         self._all_uploads = counters.uploads_view()
@@ -116,7 +116,7 @@ class Space:
         """Bytes that one more upload could be promised now. Raises StorageError."""
         with self.lock:
             self._ask()
-            return max(0, self._free - self._reserve - self.outstanding())
+            return max(0, self._free - self.reserve - self.outstanding())
 
     def admit(self, size: int) -> Admitted:
         """Promise `size` bytes and the inodes for one file. Raises StorageFull, StorageFailed."""
@@ -128,10 +128,10 @@ class Space:
                 if self._monotonic() - self._asked > _MAX_AGE:
                     self._ask()
                 outstanding = self._bytes if self._alone else sum(self._all_bytes)
-                slack = self._free - self._reserve - outstanding
+                slack = self._free - self.reserve - outstanding
                 if slack < _NEAR or self._inodes < _PLENTY_OF_INODES:
                     self._ask()
-                    self._check(self._free - self._reserve - outstanding)
+                    self._check(self._free - self.reserve - outstanding)
             except BaseException:
                 self.add(-size, -1)
                 raise
@@ -142,11 +142,11 @@ class Space:
         if self._monotonic() - self._asked > _MAX_AGE or self._inodes < _PLENTY_OF_INODES:
             with self.lock:
                 self._ask()
-        slack = self._free - self._reserve - self.outstanding() - size
+        slack = self._free - self.reserve - self.outstanding() - size
         if slack < _NEAR or self._inodes < _PLENTY_OF_INODES:
             with self.lock:
                 self._ask()
-                self._check(self._free - self._reserve - self.outstanding() - size)
+                self._check(self._free - self.reserve - self.outstanding() - size)
 
     def _check(self, slack: int) -> None:
         if slack < 0:

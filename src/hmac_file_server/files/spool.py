@@ -139,7 +139,8 @@ class Spools:
         self._random = random
         self.hash_name = hash_name
         self.hash_limit = hash_limit
-        self._new_hasher = hasher(hash_name) if hashing else None
+        self.hashing = hashing
+        self._new_hasher = hasher(hash_name)
         self.write = disk.write
         self.close = disk.close
         try:
@@ -152,8 +153,8 @@ class Spools:
 
     def new(self, size: int | None, reservation: Reservation | None) -> LocalSpool:
         """Begin a file of `size` bytes, None: unknown. Raises StorageError."""
-        make = self._new_hasher
-        hashing = make() if make is not None and (size is None or size <= self.hash_limit) else None
+        wanted = self.hashing and (size is None or size <= self.hash_limit)
+        hashing = self._new_hasher() if wanted else None
         if self.unnamed:
             try:
                 fd = self._disk.open(".", _UNNAMED, FILE_MODE, dir_fd=self._folder)
