@@ -1,10 +1,10 @@
 """POST /upload: a multipart form with one file, streamed (RFC 7578; the guide's traditional upload)."""
 
 import re
-from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 import multipart
+from msgspec.structs import replace
 
 from hmac_file_server.auth import Grant, Operation, Refusal
 from hmac_file_server.files.contract import PathRefused, StorageError
