@@ -8,7 +8,9 @@ import pytest
 from tests.fixtures.command_line import Run
 
 from hmac_file_server import server
-from hmac_file_server.config import Loaded, Secret
+from hmac_file_server.config import Loaded, Secret, Settings
+
+Announce = Callable[[Settings, tuple[str, ...]], None]
 
 
 class Taken:
@@ -17,10 +19,11 @@ class Taken:
     def __init__(self) -> None:
         self.loaded: Loaded | None = None
         self.reload: Callable[[], Loaded] | None = None
+        self.announce: Announce | None = None
         self.status = 0
 
-    def run(self, loaded: Loaded, reload: Callable[[], Loaded] | None = None) -> int:
-        self.loaded, self.reload = loaded, reload
+    def run(self, loaded: Loaded, reload: Callable[[], Loaded] | None = None, announce: Announce | None = None) -> int:
+        self.loaded, self.reload, self.announce = loaded, reload, announce
         return self.status
 
     @property
@@ -84,6 +87,26 @@ def test_a_storage_folder_that_cannot_be_made(run: Run, taken: Taken, tmp_path: 
     assert result.code == 1
     assert "no secret is set, and none can be kept there" in result.err
     assert taken.loaded is None
+
+
+def test_somebody_who_tries_it_out_gets_a_link(
+    run: Run, taken: Taken, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    run("serve")
+    assert taken.announce is not None
+    taken.announce(taken.given.settings, ("unix:/run/x.sock", "[::1]:8081"))
+    printed = capfd.readouterr().out
+    assert "http://[::1]:8081/#ticket=" in printed
+    assert "curl -H " in printed
+    taken.announce(taken.given.settings, ("unix:/run/x.sock",))
+    assert capfd.readouterr().out == ""
+
+
+def test_a_service_with_a_configuration_prints_no_link(run: Run, taken: Taken, tmp_path: Path) -> None:
+    (tmp_path / "c.toml").write_text("")
+    result = run("serve", "--config", "c.toml")
+    assert taken.announce is None
+    assert result.out == ""
 
 
 def test_a_reload_reads_file_environment_and_overrides_again(
