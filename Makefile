@@ -3,7 +3,7 @@
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest -q
 
-.PHONY: help serve test check bench soak lock format clean
+.PHONY: help serve test check bench lock format clean
 
 help:
 	@echo "make serve   run the server on http://127.0.0.1:8080, files in ./data"

@@ -41,11 +41,13 @@ _DESCRIPTORS_PER_CONNECTION: Final = 3
 _PROCESSES_MAX: Final = 16
 
 Reload = Callable[[], Loaded]
+OnListening = Callable[[Settings, tuple[str, ...]], None]
 
 
-def run(loaded: Loaded, reload: Reload | None = None) -> int:
+def run(loaded: Loaded, reload: Reload | None = None, on_listening: OnListening | None = None) -> int:
     """Serve until a signal ends it. Returns the exit status: 0, or 1 with one line in the log.
 
+    `on_listening(settings, addresses)` is called once connections are accepted.
     `reload` loads the configuration anew at SIGHUP; without it SIGHUP only opens the log file again.
     """
     settings = loaded.settings
@@ -63,6 +65,8 @@ def run(loaded: Loaded, reload: Reload | None = None) -> int:
         return 1
     for address in listening.addresses:
         log.event(events.SERVER_LISTENING, address=address)
+    if on_listening is not None:
+        on_listening(settings, listening.addresses)
     counters = SharedCounters(count)
     try:
         if count == 1:

@@ -47,6 +47,8 @@ def upload_link(base_url: str, secret: Secret, *, max_size: int, files: int | No
 
     claims: dict[str, object] = {
         "prefix": "",
+        # Paths are for the server to choose: a link is no licence to name files.
+        "ops": ["upload", "create", "chunk"],
         "max_size": max_size,
         "iat": int(now),
         "exp": int(now + lifetime),
