@@ -131,6 +131,19 @@ def tls_of(settings: Settings) -> ssl.SSLContext | None:
     return context
 
 
+def applied(old: Settings, new: Settings) -> tuple[Settings, tuple[str, ...], tuple[str, ...]]:
+    """`old` with what a running server can take of `new`; the keys that it took, and those that need a restart."""
+    settings = apply_live(old, new)
+    live, restart = reload_diff(old, new)
+    if (old.server.tls_certificate is None) is not (new.server.tls_certificate is None):
+        # Certificates can be renewed; a listener neither begins nor ceases to speak TLS.
+        server = replace(settings.server, tls_certificate=old.server.tls_certificate, tls_key=old.server.tls_key)
+        settings = replace(settings, server=server)
+        restart += tuple(key for key in live if key.startswith("server.tls_"))
+        live = tuple(key for key in live if not key.startswith("server.tls_"))
+    return settings, live, restart
+
+
 def limits_of(settings: Settings) -> Limits:
     """The connection limits that the settings and the descriptor limit allow."""
     timeouts = settings.timeouts
@@ -313,33 +326,32 @@ class Server:
         if self._reload is None:
             self._reopen_log()
             return
+        self._access.flush()
         try:
             new = with_secret(self._reload().settings)
-            settings = apply_live(self._settings, new)
+            settings, live, restart = applied(self._settings, new)
             gate = gate_of(settings)
+            # A certificate that does not fit its key is refused before the old one is touched.
+            tls_of(new)
             if self._tls is not None and settings.server.tls_certificate is not None:
                 # New handshakes use the new certificate; established connections go on.
                 self._tls.load_cert_chain(settings.server.tls_certificate, settings.server.tls_key)
+            # The last that can fail: once the new log is open, the old one is closed.
+            self._access = self._access_log(settings)
         except (ConfigError, KeyRefused, OSError, ValueError) as error:
             if loud:
                 log.event(events.CONFIG_REFUSED, reason=_reason(error))
             return
-        live, restart = reload_diff(self._settings, new)
-        self._access.flush()
         self._settings = settings
         self._application.configure(settings, gate)
         self._http.limits = limits_of(settings)
+        self._http.on_done = self._on_done()
         self._store.configure(
             min_free_bytes=settings.server.min_free_bytes,
             file_ttl=settings.server.file_ttl,
             dedup=settings.deduplication.enabled,
             dedup_max_size=settings.deduplication.maxsize,
         )
-        try:
-            self._access = self._access_log(settings)
-            self._http.on_done = self._on_done()
-        except OSError as error:
-            log.event(events.CONFIG_REFUSED, reason=_reason(error))
         if loud:
             log.event(events.CONFIG_RELOADED, keys=", ".join(live) or "nothing")
             if restart:
@@ -377,10 +389,16 @@ def _run_loop(main: Coroutine[Any, Any, None]) -> None:
 
 
 def _check_reload(reload: Reload | None) -> bool:
+    """Whether the children should reload; the parent's own log is the new one then."""
     if reload is None:
+        with contextlib.suppress(OSError):
+            log.reopen()
         return True
     try:
-        gate_of(with_secret(reload().settings))
+        new = with_secret(reload().settings)
+        gate_of(new)
+        tls_of(new)
+        log.configure(new.logging)
     except (ConfigError, KeyRefused, OSError, ValueError) as error:
         log.event(events.CONFIG_REFUSED, reason=_reason(error))
         return False
