@@ -13,6 +13,7 @@ import logging
 import os
 import socket
 import time
+from collections import deque
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any, Final
 
@@ -76,6 +77,7 @@ class Connection(asyncio.BufferedProtocol):
         "_exchange",
         "_fed_job",
         "_fed_outstanding",
+        "_fed_pieces",
         "_job",
         "_linger_left",
         "_loop",
@@ -113,6 +115,7 @@ class Connection(asyncio.BufferedProtocol):
         self._job: ReceiveJob | None = None
         self._fed_job: ReceiveJob | None = None
         self._fed_outstanding = 0
+        self._fed_pieces: deque[bytes] = deque()
         self._close_after = False
         self._eof = False
         self._write_paused = False
@@ -549,6 +552,7 @@ class Connection(asyncio.BufferedProtocol):
             listener.call_soon(self._body_ended, done, end, rest)
 
         fd: int | None = None
+        fed: deque[bytes] = deque()
         if not self._tls:
             self._pause_reading()
             try:
@@ -564,12 +568,13 @@ class Connection(asyncio.BufferedProtocol):
             limit=limit,
             prefix=prefix,
             done=ended,
-            on_consumed=(lambda n: listener.call_soon(self._fed_consumed, n)) if fd is None else None,
+            on_consumed=(lambda: listener.call_soon(self._fed_consumed, fed)) if fd is None else None,
         )
         self._job = job
         self._loop = loop = listener.pick_body_loop()
         if fd is None:
             self._fed_job = job
+            self._fed_pieces = fed
             self._fed_outstanding = 0
         loop.receive(job)
 
@@ -578,17 +583,27 @@ class Connection(asyncio.BufferedProtocol):
         job, loop = self._fed_job, self._loop
         if job is None or loop is None:
             return
-        self._fed_outstanding += len(data)
+        if data:
+            self._fed_pieces.append(data)
+            self._fed_outstanding += len(data)
         if self._fed_outstanding > _FED_BYTES_MAX:
             self._pause_reading()
         loop.feed(job, data)
 
-    def _fed_consumed(self, count: int) -> None:
-        self._fed_outstanding -= count
-        if self._fed_job is not None and self._fed_outstanding <= _FED_BYTES_MAX // 2:
+    def _fed_consumed(self, fed: deque[bytes]) -> None:
+        """The body loop has taken the oldest of the pieces that were fed to it."""
+        if self._fed_job is None or fed is not self._fed_pieces:
+            return
+        self._fed_outstanding -= len(fed.popleft())
+        if self._fed_outstanding <= _FED_BYTES_MAX // 2:
             self._resume_reading()
 
     def _body_ended(self, done: BodyDone, end: BodyEnd, rest: bytes) -> None:
+        if self._fed_job is not None and end.cut is None:
+            # The body ended in the oldest piece; what was fed behind it belongs to the next requests.
+            self._fed_pieces.popleft()
+            rest += b"".join(self._fed_pieces)
+        self._fed_pieces.clear()
         self._job = self._fed_job = self._loop = None
         if self.state == _OFFLOADED:
             self.state = _HANDLING
@@ -633,6 +648,13 @@ class Connection(asyncio.BufferedProtocol):
         unread = (exchange.body != WHOLE and request.has_body) and self._unread_body(exchange)
         if unread or response.close:
             self._close_after = True
+        if response.source is None and not (self._close_after or request.http10) and request.method != "HEAD":
+            self._out.append(response.whole(listener.common.now()))
+            sent = len(response.body)
+            # Large answers end a burst early: what waits for a slow reader stays small.
+            self._burst += sent >> _BURST_SHIFT
+            self._finish(exchange, response.status, sent)
+            return
         head = response.render_head(listener.common.now(), keep_alive=not self._close_after, http10=request.http10)
         source = response.source
         if source is not None and (request.method == "HEAD" or not response.length):
@@ -641,7 +663,6 @@ class Connection(asyncio.BufferedProtocol):
         if source is None:
             body = b"" if request.method == "HEAD" else response.body
             self._out.append(head + body if body else head)
-            # Large answers end a burst early: what waits for a slow reader stays small.
             self._burst += len(body) >> _BURST_SHIFT
             self._finish(exchange, response.status, len(body), unread=unread)
             return
