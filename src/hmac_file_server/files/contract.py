@@ -212,6 +212,10 @@ class FileStore(Protocol):
         """The file at `path` for reading, None when there is none. Raises StorageBusy, StorageFailed."""
         ...
 
+    def load(self, path: StoragePath, limit: int, /) -> "tuple[Entry, bytes] | Reader | None":
+        """A file of up to `limit` bytes with its whole content, a larger one as `open` does."""
+        ...
+
     def admit(self, size: int, /) -> Reservation:
         """Promise space for `size` bytes. Raises StorageFull, StorageReadOnly."""
         ...

@@ -294,6 +294,29 @@ class LocalFileStore:
 
     def open(self, path: StoragePath) -> LocalReader | None:
         """The file at `path`, None when there is none. Raises StorageBusy, StorageFailed."""
+        opened = self._open(path)
+        return None if opened is None else LocalReader(self._disk, *opened)
+
+    def load(self, path: StoragePath, limit: int) -> tuple[Entry, bytes] | LocalReader | None:
+        """A file of up to `limit` bytes with its content, a larger one opened. Raises as `open` does."""
+        opened = self._open(path)
+        if opened is None:
+            return None
+        fd, entry = opened
+        disk = self._disk
+        if entry.size > limit:
+            return LocalReader(disk, fd, entry)
+        try:
+            content = disk.pread(fd, entry.size, 0)
+        except OSError as error:
+            raise storage_error(error) from error
+        finally:
+            disk.close(fd)
+        if len(content) != entry.size:
+            raise StorageFailed("the file is shorter than its metadata says")
+        return entry, content
+
+    def _open(self, path: StoragePath) -> tuple[int, Entry] | None:
         head, _, name = path.rpartition("/")
         disk = self._disk
         try:
@@ -321,11 +344,11 @@ class LocalFileStore:
                     self._entries.move_to_end(path)
                 except KeyError:
                     pass
-                return LocalReader(disk, fd, known[2])
+                return fd, known[2]
             if not is_regular(found.st_mode):
                 disk.close(fd)
                 return None
-            return LocalReader(disk, fd, self._entry(path, found))
+            return fd, self._entry(path, found)
         except BaseException as error:
             disk.close(fd)
             if isinstance(error, OSError):
@@ -384,7 +407,7 @@ class LocalFileStore:
             row = self._row(spool, path, meta)
         finally:
             spool.end()
-        if self.metadata.put_later(row) in {1, 512}:
+        if self.metadata.put_later(row) == 1:
             self._committer.flush_soon()
         return _created(row)
 
@@ -559,7 +582,7 @@ class LocalFileStore:
             self._entries.pop(path, None)
 
     def _sync_directory(self, directory: Directory) -> None:
-        failures = sync_all(self._disk, set(to_sync(directory)))
+        failures = sync_all(self._disk, to_sync(directory))
         for failure in failures.values():
             raise self._sync_failed("directory", failure)
         for each in directory.lineage():
