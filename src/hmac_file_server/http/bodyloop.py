@@ -71,7 +71,7 @@ class ReceiveJob:
         limit: int | None,
         prefix: bytes,
         done: ReceiveDone,
-        on_consumed: Callable[[int], None] | None = None,
+        on_consumed: Callable[[], None] | None = None,
     ) -> None:
         self.fd = fd
         self.sink = sink
@@ -124,6 +124,7 @@ class BodyLoop:
         self._woken = False
         self._buffer = memoryview(bytearray(BUFFER_BYTES))
         self._running = True
+        self._stopped = False
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self.load = 0
 
@@ -139,6 +140,10 @@ class BodyLoop:
 
         self._post(halt)
         self._thread.join()
+        # Only now: a wake-up after the loop's end would write into whatever has the number by then.
+        self._stopped = True
+        os.close(self._wake_read)
+        os.close(self._wake_write)
 
     def receive(self, job: ReceiveJob) -> None:
         """Take over a body. Thread-safe."""
@@ -162,6 +167,8 @@ class BodyLoop:
     # ---- the thread
 
     def _post(self, command: Callable[[], None]) -> None:
+        if self._stopped:
+            return
         self._commands.append(command)
         if not self._woken:
             self._woken = True
@@ -205,8 +212,6 @@ class BodyLoop:
         for job in [*jobs.values(), *self._fed_jobs]:
             self._drop(job)
         self._epoll.close()
-        os.close(self._wake_read)
-        os.close(self._wake_write)
 
     def _drop(self, job: ReceiveJob | SendJob) -> None:
         if isinstance(job, ReceiveJob):
@@ -326,7 +331,7 @@ class BodyLoop:
             job.fed.append(rest)
         self._take(job, view)
         if job.on_consumed is not None:
-            job.on_consumed(len(data))
+            job.on_consumed()
 
     def _cancelled(self, job: ReceiveJob) -> None:
         if job.fd is None:
