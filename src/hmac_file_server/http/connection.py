@@ -695,8 +695,15 @@ class Connection(asyncio.BufferedProtocol):
         self.listener.on_done(exchange, status, sent)
         if self.state == _CLOSED:
             return
-        if unread or self._close_after:
+        if unread or (self._close_after and not self._tls):
             self._linger()
+            return
+        if self._close_after:
+            self.state = _LINGERING
+            if self._processing:
+                self.listener.call_later_turn(self._close)
+            else:
+                self._close()
             return
         self.state = _IDLE
         if self._processing:
@@ -787,11 +794,14 @@ class Connection(asyncio.BufferedProtocol):
     def _half_close(self) -> None:
         if self.state != _LINGERING:
             return
-        if self._eof or self._tls:
+        if self._eof:
             self._close()
             return
         self._wait_for_output()
         self._resume_reading()
+        if self._tls:
+            # TLS has no half-close; the client is given its time to read and to close.
+            return
         with contextlib.suppress(OSError, RuntimeError, NotImplementedError):
             self._transport.write_eof()
 
@@ -840,6 +850,8 @@ class Connection(asyncio.BufferedProtocol):
             self._close()
         elif state == _COLLECTING:
             self._cut_collecting(self._why_slow(now))
+        elif state == _LINGERING and self._tls and not self._transport.is_closing():
+            self._close()
         else:
             self.abort()
 
