@@ -35,6 +35,7 @@ from hmac_file_server.files.spool import LocalSpool
 
 _BATCH: Final = 256
 _FLUSH_AFTER: Final = 0.05
+_RETRY_AFTER: Final = 1.0
 _MANY_ROWS: Final = 4096
 _SYNCERS: Final = 7
 _PATIENCE: Final = 30.0
@@ -91,6 +92,7 @@ class Committer:
         self._full = full
         self._submit = submit
         self._log = log
+        self._flush_failed = False
         self._under_way = 0
         self._idle = threading.Condition()
         self._queue: queue.SimpleQueue[Job | bool] = queue.SimpleQueue()
@@ -151,7 +153,7 @@ class Committer:
                 if isinstance(first, Job):
                     batch.append(first)
                 elif first:
-                    flush = True
+                    flush = True  # several such at once are one
                 else:
                     running = False
                 if len(batch) >= _BATCH:
@@ -167,7 +169,7 @@ class Committer:
 
     def _gather(self) -> None:
         """Let rows come together for a moment, serving jobs meanwhile, and write them."""
-        until = time.monotonic() + _FLUSH_AFTER
+        until = time.monotonic() + (_RETRY_AFTER if self._flush_failed else _FLUSH_AFTER)
         while (left := until - time.monotonic()) > 0 and len(self._metadata.pending) < _MANY_ROWS:
             try:
                 item = self._queue.get(timeout=left)
@@ -180,8 +182,12 @@ class Committer:
                 break
         try:
             self._metadata.flush()
+            self._flush_failed = False
         except StorageError as error:
+            self._flush_failed = True
             self._log("metadata_flush_failed", code=error.code, error=str(error), rows=len(self._metadata.pending))
+        if self._metadata.pending:
+            self._queue.put(True)  # whoever adds to rows that wait already does not say so
 
     def _commit(self, batch: list[Job]) -> None:
         try:

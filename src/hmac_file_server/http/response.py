@@ -77,6 +77,15 @@ class Response:
             parts.append(b"\r\n")
         return b"".join(parts)
 
+    def whole(self, common: bytes) -> bytes:
+        """Head and body for an HTTP/1.1 client whose connection is kept: the case that must be quick."""
+        status = self.status
+        line = _STATUS_LINES.get(status) or _status_line(status)
+        if status in _BODILESS or self.declared is not None:
+            return self.render_head(common, keep_alive=True, http10=False) + self.body
+        body = self.body
+        return b"".join((line, common, self.head, b"Content-Length: %d\r\n\r\n" % len(body), body))
+
 
 def _status_line(status: int) -> bytes:
     return _STATUS_LINES.get(status) or b"HTTP/1.1 %d Unknown\r\n" % status

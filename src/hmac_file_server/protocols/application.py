@@ -11,7 +11,7 @@ from hmac_file_server.auth import Gate, Grant, Refusal
 from hmac_file_server.clock import Clock
 from hmac_file_server.config import Settings
 from hmac_file_server.config.base_paths import BasePaths
-from hmac_file_server.files.contract import FileStore, Metadata, StoragePath
+from hmac_file_server.files.contract import FileStore, Metadata, PathRefused, StoragePath
 from hmac_file_server.files.paths import parse as parse_path
 from hmac_file_server.http import Exchange, Response
 from hmac_file_server.http.response import json_response
@@ -22,6 +22,7 @@ from hmac_file_server.uploads import Plan
 _log = logging.getLogger(__name__)
 
 _UNWANTED_IN_NAMES: Final = re.compile(r'[\x00-\x1f\x7f-\x9f/\\"<>|:*?\u200b-\u200f\u202a-\u202e\u2066-\u2069\ufeff]')
+_FORMS_MAX: Final = 8192
 _NAME_BYTES: Final = 200
 # A count that is forgotten before its ticket expires could be spent again; a row is some sixty bytes.
 _TICKET_MEMORY: Final = 10 * 366 * 86400.0
@@ -65,6 +66,7 @@ class Application:
         self.settings = settings
         self.gate = gate
         self.base_paths = BasePaths(settings.server.base_path)
+        self._forms: dict[str, tuple[StoragePath, ...]] = {}
         # Without syncs a short file is stored faster than it is handed to another thread.
         self.inline = settings.uploads.durability == "relaxed"
 
@@ -115,6 +117,25 @@ class Application:
     _FIXED: Final = {"/health": _health, "/ready": _readiness, "/": _front_page}
 
     # ---- what several protocols ask
+
+    def forms(self, path: str) -> tuple[StoragePath, ...]:
+        """Storage paths that a URL path may mean, in the order in which they are tried. Raises PathRefused."""
+        known = self._forms.get(path)
+        if known is not None:
+            return known
+        forms: tuple[StoragePath, ...] = ()
+        for text in self.base_paths.forms(path):
+            if text and not text.endswith("/"):
+                try:
+                    forms += (parse_path(text),)
+                except PathRefused:
+                    # The whole path may be too long where the path below its base is not.
+                    if not forms:
+                        raise
+        if len(self._forms) >= _FORMS_MAX:
+            self._forms.clear()
+        self._forms[path] = forms
+        return forms
 
     def file_limit(self, grant: Grant) -> int:
         """Bytes that a file may have under this grant."""

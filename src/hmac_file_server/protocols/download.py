@@ -3,11 +3,10 @@
 import re
 from datetime import UTC
 from email.utils import formatdate, parsedate_to_datetime
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 from urllib.parse import quote
 
 from hmac_file_server.files.contract import Entry, PathRefused, Reader, StorageError
-from hmac_file_server.files.paths import parse as parse_path
 from hmac_file_server.http import Exchange, Response
 from hmac_file_server.protocols.answers import failure, path_refused, problem, refuse
 from hmac_file_server.protocols.media import is_inline
@@ -34,7 +33,7 @@ _UNFIT_IN_NAMES: Final = re.compile(
 )
 
 # Heads already made, by path; one is good as long as the store hands out the same entry.
-_HEADS_MAX: Final = 4096
+_HEADS_MAX: Final = 8192
 
 
 class Heads:
@@ -89,24 +88,31 @@ def disposition(kind: str, filename: str) -> bytes:
 
 def get(app: "Application", exchange: Exchange) -> None:
     """Serve the file of the request's path."""
-    path = exchange.request.path
+    request = exchange.request
+    path = request.path
     attachment = False
-    reader: Reader | None = None
-    forms = app.base_paths.forms(path)
     try:
-        reader = _find(app, forms)
-        if reader is None and path.startswith("/download/"):
+        found = _find(app, path)
+        if found is None and path.startswith("/download/"):
             attachment = True
-            reader = _find(app, app.base_paths.forms(path[len("/download") :]))
+            found = _find(app, path[len("/download") :])
     except PathRefused as error:
         exchange.respond(path_refused(exchange, error))
         return
     except StorageError as error:
         exchange.respond(failure(exchange, error))
         return
-    if reader is None:
+    if found is None:
         refuse(exchange, "not_found", "There is no such file.")
         return
+    if type(found) is tuple:
+        entry, content = found
+        if _CONDITIONS.isdisjoint(request.fields) and request.method == "GET":
+            exchange.respond(Response(200, app.heads.of(entry, attachment=attachment), content))
+            return
+        reader: Reader = ShortReader(entry, content)
+    else:
+        reader = cast("Reader", found)
     try:
         response = _answer(app, exchange, reader, attachment=attachment)
     except StorageError as error:
@@ -119,13 +125,33 @@ def get(app: "Application", exchange: Exchange) -> None:
     exchange.respond(response)
 
 
-def _find(app: "Application", forms: tuple[str, ...]) -> Reader | None:
+class ShortReader:
+    """A file that was read whole already, as a `Reader`."""
+
+    __slots__ = ("_content", "entry")
+
+    def __init__(self, entry: Entry, content: bytes) -> None:
+        self.entry = entry
+        self._content = content
+
+    def fileno(self) -> int | None:
+        """None: there is no descriptor any more."""
+        return None
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Up to `length` bytes at `offset`."""
+        return self._content[offset : offset + length]
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+def _find(app: "Application", path: str) -> "tuple[Entry, bytes] | Reader | None":
     """The file under the path below its base path, or under the whole path as the Go server stores it."""
-    for form in forms:
-        if form and not form.endswith("/"):
-            reader = app.store.open(parse_path(form))
-            if reader is not None:
-                return reader
+    for form in app.forms(path):
+        found = app.store.load(form, _INLINE_BYTES)
+        if found is not None:
+            return found
     return None
 
 
@@ -136,7 +162,7 @@ def _answer(app: "Application", exchange: Exchange, reader: Reader, *, attachmen
     head = app.heads.of(entry, attachment=attachment)
     size = entry.size
     offset, length, status = 0, size, 200
-    if _CONDITIONS & fields.keys():
+    if not _CONDITIONS.isdisjoint(fields):
         verdict = _conditions(exchange, entry)
         if verdict == 304:
             return Response(304, head)
