@@ -75,9 +75,15 @@ class Listener:
         """Accept on sockets that already listen."""
         for body_loop in self._body_loops:
             body_loop.start()
+        # A handshake counts as part of the first head; until it is done, no connection is counted.
+        handshake = None if ssl_context is None else max(0.1, self.limits.header_timeout)
         for sock in sockets:
             server = await self._event_loop.create_server(
-                lambda: Connection(self), sock=sock, ssl=ssl_context, start_serving=True
+                lambda: Connection(self),
+                sock=sock,
+                ssl=ssl_context,
+                ssl_handshake_timeout=handshake,
+                start_serving=True,
             )
             self._servers.append(server)
         self._sweep()
