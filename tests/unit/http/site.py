@@ -30,16 +30,20 @@ LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
 class Body:
     """A sink that keeps what it is given."""
 
-    def __init__(self, most: int | None = None) -> None:
+    def __init__(self, most: int | None = None, hold: tuple[int, threading.Event] | None = None) -> None:
+        """`most`: bytes it takes before it refuses. `hold`: at so many bytes it waits for the event."""
         self.data = bytearray()
         self.writes = 0
         self.most = most
+        self.hold = hold
 
     def write(self, view: memoryview) -> None:
         self.writes += 1
         self.data += view
         if self.most is not None and len(self.data) > self.most:
             raise ValueError("the sink is full")
+        if self.hold is not None and len(self.data) >= self.hold[0]:
+            self.hold[1].wait(20)
 
 
 class Span:
@@ -80,6 +84,7 @@ class Site:
     spans: list[Span] = field(default_factory=list)
     port: int = 0
     listener: Listener = field(init=False)
+    held: Body | None = None
     gate: threading.Event = field(default_factory=threading.Event)
 
     running: bool = False
@@ -160,6 +165,9 @@ class Site:
             self._put(exchange, later=True, sink=Body())
         elif action == "full":
             self._put(exchange, later=False, sink=Body(int(rest[0])))
+        elif action == "hold":
+            self.held = Body(hold=(int(rest[0]), self.gate))
+            self._put(exchange, later=False, sink=self.held)
         elif action == "limit":
             self._put(exchange, later=False, sink=Body(), limit=int(rest[0]))
         elif action == "receive-later":
