@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.unit.files.stores import opened, put
 
 from hmac_file_server.files.contract import StorageError
 from hmac_file_server.files.disk import Disk
@@ -100,6 +101,28 @@ def test_a_row_replaced_while_it_waits_is_not_lost(table: MetadataTable) -> None
     table.put = real  # type: ignore[method-assign]
     table.flush()
     assert table.committed("a") == row("a", 2.0)
+
+
+def test_rows_that_come_while_others_are_written_are_written_next(tmp_path: Path) -> None:
+    with opened(tmp_path, durability="relaxed") as store:
+        real = store.metadata.put
+        rounds: list[set[str]] = []
+        written = threading.Event()
+
+        def write(rows: Iterable[Row], *, heal: bool = False) -> None:
+            rows = list(rows)
+            rounds.append({r.path for r in rows})
+            if len(rounds) == 1:
+                put(store, "second", b"x")
+            real(rows, heal=heal)
+            if len(rounds) == 2:
+                written.set()
+
+        store.metadata.put = write  # type: ignore[method-assign]
+        put(store, "first", b"x")
+        assert written.wait(30)
+        assert rounds == [{"first"}, {"second"}]
+        store.metadata.put = real  # type: ignore[method-assign]
 
 
 def test_removing_takes_only_the_very_row(table: MetadataTable) -> None:
