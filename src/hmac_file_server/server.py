@@ -24,7 +24,7 @@ from hmac_file_server.files.space import SharedCounters
 from hmac_file_server.http import Exchange, Limits, Listener
 from hmac_file_server.http.connection import Connection
 from hmac_file_server.http.listener import OnDone, ignore_done
-from hmac_file_server.network import ListenFailed, Listening, listen
+from hmac_file_server.network import ListenFailed, Listening, TrustedProxies, listen
 from hmac_file_server.processes import HANDLED, Supervisor
 from hmac_file_server.protocols import Application
 from hmac_file_server.protocols.answers import COMMON_HEAD
@@ -176,6 +176,7 @@ class Server:
         self._signal = ""
         self._clock = SystemClock()
         self._access = self._access_log(settings)
+        self._proxies = TrustedProxies(settings.server.trusted_proxies)
 
     async def serve(self, lifeline: int) -> None:
         """Serve until SIGTERM, SIGINT or the end of the lifeline; then drain."""
@@ -201,7 +202,7 @@ class Server:
             random=os.urandom,
             submit=pool.submit,
             ready=self._why_not_ready,
-            on_refusal=_log_refusal,
+            on_refusal=self._refused,
         )
         self._tls = tls_of(settings)
         self._http = Listener(
@@ -269,9 +270,22 @@ class Server:
             request.content_length or 0,
             sent,
             self._clock.monotonic() - exchange.started,
-            exchange.peer,
+            self._client(exchange),
             exchange.request_id,
             exchange.owner,
+        )
+
+    def _client(self, exchange: Exchange) -> str:
+        return self._proxies.client(exchange.peer, exchange.request.header(b"x-forwarded-for"))
+
+    def _refused(self, exchange: Exchange, refusal: Refusal) -> None:
+        log.event(
+            events.SIGNATURE_REFUSED,
+            peer=self._client(exchange),
+            method=exchange.request.method,
+            path=exchange.request.path,
+            reason=f"{refusal.reason}: {refusal.detail_log}",
+            request_id=exchange.request_id,
         )
 
     def _why_not_ready(self) -> str | None:
@@ -343,6 +357,7 @@ class Server:
                 log.event(events.CONFIG_REFUSED, reason=_reason(error))
             return
         self._settings = settings
+        self._proxies = TrustedProxies(settings.server.trusted_proxies)
         self._application.configure(settings, gate)
         self._http.limits = limits_of(settings)
         self._http.on_done = self._on_done()
@@ -426,17 +441,6 @@ def _resolve(future: "asyncio.Future[None]") -> None:
 def _log_resize(old: int, new: int, waiting: int) -> None:
     kind = events.WORKERS_GROWN if new > old else events.WORKERS_SHRUNK
     log.event(kind, workers=new, waiting=waiting)
-
-
-def _log_refusal(exchange: Exchange, refusal: Refusal) -> None:
-    log.event(
-        events.SIGNATURE_REFUSED,
-        peer=exchange.peer,
-        method=exchange.request.method,
-        path=exchange.request.path,
-        reason=f"{refusal.reason}: {refusal.detail_log}",
-        request_id=exchange.request_id,
-    )
 
 
 def _log_malformed(connection: Connection, status: int, code: str) -> None:
