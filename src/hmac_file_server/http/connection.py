@@ -329,10 +329,17 @@ class Connection(asyncio.BufferedProtocol):
         listener = self.listener
         title = REASONS.get(error.status, b"Error").decode("ascii")
         response = problem_response(error.status, error.code, title, error.detail, listener.next_request_id())
-        self._out.append(response.render_head(listener.common.now(), keep_alive=False, http10=False) + response.body)
+        head = response.render_head(listener.common.now(), keep_alive=False, http10=False)
+        self._out.append(head if self._asks_for_head() else head + response.body)
         listener.on_refused(self, error.status, error.code)
         self._exchange = None
         self._linger()
+
+    def _asks_for_head(self) -> bool:
+        """Whether what could not be parsed begins like a HEAD request, whose answer has no body."""
+        if self._processing:
+            return self._source.startswith((b"HEAD ", b"\r\nHEAD "), self._position, self._end)
+        return self._own.startswith((b"HEAD ", b"\r\nHEAD "))
 
     def _yield(self) -> None:
         """Let others run; go on when the output has drained, or in the next loop turn."""
