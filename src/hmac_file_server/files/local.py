@@ -451,6 +451,14 @@ class LocalFileStore:
     def _place_or_none(self, spool: LocalSpool, path: StoragePath) -> Directory | None:
         """Link the spool at `path`: its directory then, None when the path is taken."""
         try:
+            if not self._dedup:  # the common case without a detour
+                head, _, name = path.rpartition("/")
+                directory = self._directories.make(head)
+                try:
+                    self._spools.link(spool, name, directory.fd)
+                    return directory
+                except FileNotFoundError:
+                    pass  # the directory was pruned this moment
             return self._place(spool, path)
         except (FileExistsError, NotADirectoryError):
             return None

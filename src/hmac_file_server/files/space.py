@@ -68,7 +68,8 @@ class Admitted:
                     space.add(-self._left, -1)
 
     def __del__(self) -> None:
-        self.release()
+        if self._space is not None:
+            self.release()
 
 
 class Space:

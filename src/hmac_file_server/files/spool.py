@@ -117,7 +117,8 @@ class LocalSpool:
             reservation.release()
 
     def __del__(self) -> None:
-        self.end()
+        if self.fd >= 0:
+            self.end()
 
 
 class Spools:

@@ -21,8 +21,9 @@ from hmac_file_server.files.contract import (
     Reservation,
     StorageBusy,
     StorageFailed,
+    StorageFull,
 )
-from hmac_file_server.files.local import LocalFileStore
+from hmac_file_server.files.local import LocalFileStore, LocalReader
 from hmac_file_server.files.locking import lock
 from hmac_file_server.files.paths import PRIVATE, parse
 
@@ -194,6 +195,90 @@ def test_modes_are_private_to_the_server_and_its_group(store: LocalFileStore, ro
     assert stat.S_IMODE((root / "a").stat().st_mode) & ~0o750 == 0
     for folder in (PRIVATE, f"{PRIVATE}/spool", f"{PRIVATE}/blobs"):
         assert stat.S_IMODE((root / folder).stat().st_mode) == 0o700
+
+
+class TestShortBodies:
+    def test_put_is_spool_and_publish_in_one(self, store: LocalFileStore) -> None:
+        first = store.put(parse("a/f"), b"hello", PNG)
+        assert first.outcome is Outcome.CREATED
+        assert first.entry is not None
+        assert (first.entry.size, first.entry.media_type) == (5, "image/png")
+        assert store.put(parse("a/f"), memoryview(b"hello"), PNG) == Published(Outcome.SAME, first.entry)
+        assert store.put(parse("a/f"), b"other", PNG) == Published(Outcome.CONFLICT, first.entry)
+        assert get(store, "a/f") == b"hello"
+        assert store._space.outstanding() == 0
+
+    @pytest.mark.parametrize("number", range(12))
+    def test_a_put_that_fails_leaves_nothing(self, root: Path, durability: str, number: int) -> None:
+        disk = FailingDisk(frozenset({"write", "link", "open", "statvfs", "fdatasync"}), error=28)
+        with opened(root, durability=durability, disk=disk) as store:
+            store.put(parse("a/seed"), b"x", PNG)
+            before = open_descriptors()
+            disk.number, disk.count = number, 0
+            try:
+                published = store.put(parse("a/f"), b"hello", PNG)
+            except StorageFull:
+                assert disk.count == number + 1
+                assert get(store, "a/f") is None
+            else:
+                assert disk.count <= number
+                assert published.outcome is Outcome.CREATED
+            disk.number = None
+            assert open_descriptors() <= before
+            assert os.listdir(root / PRIVATE / "spool") == []
+            assert get(store, "a/seed") == b"x"
+
+    def test_load_brings_short_files_whole_and_opens_long_ones(self, store: LocalFileStore) -> None:
+        entry = put(store, "a/f", b"hello").entry
+        assert store.load(parse("a/f"), 5) == (entry, b"hello")
+        reader = store.load(parse("a/f"), 4)
+        assert isinstance(reader, LocalReader)
+        assert (reader.entry, reader.read(0, 9)) == (entry, b"hello")
+        reader.close()
+        assert store.load(parse("a"), 5) is None
+        assert store.load(parse("b"), 5) is None
+        put(store, "empty", b"")
+        loaded = store.load(parse("empty"), 5)
+        assert isinstance(loaded, tuple)
+        assert loaded[1] == b""
+
+    def test_load_after_a_change_by_hand(self, store: LocalFileStore, root: Path) -> None:
+        put(store, "f", b"hello")
+        assert store.load(parse("f"), 99) is not None
+        (root / "f").write_bytes(b"hi")
+        loaded = store.load(parse("f"), 99)
+        assert isinstance(loaded, tuple)
+        assert (loaded[0].size, loaded[1]) == (2, b"hi")
+
+    def test_a_failed_read_closes_the_file(self, root: Path) -> None:
+        disk = FailingDisk(frozenset({"pread"}), 0)
+        with opened(root, disk=disk) as store:
+            put(store, "f", b"hello")
+            before = open_descriptors()
+            with pytest.raises(StorageFailed):
+                store.load(parse("f"), 99)
+            assert open_descriptors() == before
+
+
+def test_new_settings_take_effect_without_reopening(root: Path) -> None:
+    clock = ManualClock()
+    with opened(root, clock=clock) as store:
+        put(store, "a", b"same")
+        put(store, "b", b"same")
+        store.configure(min_free_bytes=0, file_ttl=60.0, dedup=True, dedup_max_size=4)
+        put(store, "c", b"same")
+        put(store, "d", b"same")
+        put(store, "e", b"long!")
+        inodes = {name: (root / name).stat().st_ino for name in "abcde"}
+        assert inodes["a"] != inodes["b"] != inodes["c"] == inodes["d"]
+        entry = store.head(parse("e"))
+        assert entry is not None
+        assert entry.digest is None
+        store.configure(min_free_bytes=1 << 60, file_ttl=60.0, dedup=False, dedup_max_size=4)
+        with pytest.raises(StorageFull):
+            store.admit(0)
+        clock.advance(61)
+        assert len(store.expire(clock.time())) == 5
 
 
 class TestComparing:
