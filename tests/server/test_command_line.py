@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from tests.fixtures.child import free_port, program, wait_until
-from tests.fixtures.server import DELETE_SECRET, SECRET, FileServer, environment
+from tests.fixtures.server import DELETE_SECRET, SECRET, Answer, FileServer, environment
 
 GUIDE_SAMPLE = """\
 [uploads]
@@ -134,10 +134,19 @@ def test_a_link_uploads_and_its_number_of_files_counts(module_server: FileServer
     )
     base, _, ticket = line.partition("/#ticket=")
     assert base == module_server.url
-    bearer = {"Authorization": f"Bearer {ticket}"}
-    assert module_server.request("PUT", "/link/large", b"x" * 1025, bearer).status == 413
-    assert module_server.request("PUT", "/link/a", BODY, bearer).status == 201
-    assert module_server.request("PUT", "/link/b", BODY, bearer).status in {401, 403}
+    headers = {"Authorization": f"Bearer {ticket}", "Content-Type": "multipart/form-data; boundary=xyz"}
+
+    def post(body: bytes) -> Answer:
+        head = b'--xyz\r\nContent-Disposition: form-data; name="file"; filename="a.txt"\r\n\r\n'
+        return module_server.request("POST", "/upload", head + body + b"\r\n--xyz--\r\n", headers)
+
+    assert post(b"x" * 1025).status == 413
+    stored = post(BODY)
+    assert stored.status == 200
+    assert module_server.request("GET", str(stored.json()["url"])).body == BODY
+    assert post(BODY + b"!").status == 403
+    # The link chooses no paths.
+    assert module_server.request("PUT", "/link/a", BODY, {"Authorization": headers["Authorization"]}).status == 403
 
 
 def test_files_and_fsck_beside_a_running_server(module_server: FileServer) -> None:
