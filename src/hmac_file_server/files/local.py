@@ -93,6 +93,10 @@ class LocalReader:
         if fd >= 0:
             self._disk.close(fd)
 
+    def __del__(self) -> None:
+        if self._fd >= 0:
+            self.close()
+
 
 class LocalComparison:
     """A body held against an open file. See `contract.Comparison`."""

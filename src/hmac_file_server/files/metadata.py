@@ -80,6 +80,8 @@ class MetadataTable:
         self._local = threading.local()
         self._lock = threading.Lock()
         self._pending_lock = threading.Lock()
+        # Held over a whole flush: a row must not be written after it was removed.
+        self._flushing = threading.Lock()
         self._open: list[sqlite3.Connection] = []
         self._closed = False
         self.pending: dict[str, Row] = {}
@@ -130,14 +132,16 @@ class MetadataTable:
 
     def flush(self) -> int:
         """Write what waits; the number of rows written. Raises StorageError and keeps the rows."""
-        rows = list(self.pending.values())
-        for start in range(0, len(rows), _BATCH):
-            batch = rows[start : start + _BATCH]
-            self.put(batch)
+        with self._flushing:
             with self._pending_lock:
-                for row in batch:
-                    if self.pending.get(row.path) is row:
-                        del self.pending[row.path]
+                rows = list(self.pending.values())
+            for start in range(0, len(rows), _BATCH):
+                batch = rows[start : start + _BATCH]
+                self.put(batch)
+                with self._pending_lock:
+                    for row in batch:
+                        if self.pending.get(row.path) is row:
+                            del self.pending[row.path]
         return len(rows)
 
     def put(self, rows: Iterable[Row], *, heal: bool = False) -> None:
@@ -157,13 +161,14 @@ class MetadataTable:
 
     def remove(self, rows: Iterable[Row]) -> None:
         """Remove exactly these rows: one that was replaced meanwhile (another `created`) stays."""
-        keys = []
-        for row in rows:
+        rows = list(rows)
+        with self._flushing:
             with self._pending_lock:
-                if self.pending.get(row.path) == row:
-                    del self.pending[row.path]
-            keys.append((row.path, row.created))
-        self._transact([("DELETE FROM files WHERE path = ? AND created = ?", keys)])
+                for row in rows:
+                    if self.pending.get(row.path) == row:
+                        del self.pending[row.path]
+            keys = [(row.path, row.created) for row in rows]
+            self._transact([("DELETE FROM files WHERE path = ? AND created = ?", keys)])
 
     # -- tickets
 

@@ -125,6 +125,22 @@ def test_rows_that_come_while_others_are_written_are_written_next(tmp_path: Path
         store.metadata.put = real  # type: ignore[method-assign]
 
 
+def test_a_row_removed_while_it_is_being_written_stays_removed(table: MetadataTable) -> None:
+    table.put_later(row("a"))
+    real = table.put
+    remover = threading.Thread(target=lambda: table.remove([row("a")]))
+
+    def write(rows: Iterable[Row], *, heal: bool = False) -> None:
+        remover.start()
+        real(rows, heal=heal)
+
+    table.put = write  # type: ignore[method-assign]
+    table.flush()
+    remover.join()
+    assert table.get("a") is None
+    table.put = real  # type: ignore[method-assign]
+
+
 def test_removing_takes_only_the_very_row(table: MetadataTable) -> None:
     table.put([row("a", 2.0), row("b", 1.0)])
     table.put_later(row("c", 1.0))

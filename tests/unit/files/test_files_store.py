@@ -347,6 +347,14 @@ class TestDeleting:
         store.delete(parse("a/b/c"), "asked")
         assert sorted(os.listdir(root / "a")) == ["x"]
 
+    def test_a_reader_that_is_forgotten_closes_its_file(self, store: LocalFileStore) -> None:
+        put(store, "f", b"hello")
+        before = open_descriptors()
+        reader = store.open(parse("f"))
+        assert reader is not None
+        del reader
+        assert open_descriptors() == before
+
     def test_a_reader_keeps_its_bytes(self, store: LocalFileStore) -> None:
         put(store, "f", b"hello")
         reader = store.open(parse("f"))
