@@ -126,9 +126,10 @@ class _Check:
             self._found("wrong_mode", PRIVATE, "others may look into it", lambda: disk.fchmod(private_fd, 0o700))
         try:
             disk.stat("state.db", dir_fd=private_fd, follow_symlinks=False)
+            present = True
         except FileNotFoundError:
-            pass
-        else:
+            present = False
+        if present or self._repair:
             self._database()
         for name, look in (("spool", self._spool), ("blobs", self._blobs)):
             try:

@@ -168,6 +168,17 @@ def test_a_database_that_is_none(root: Path) -> None:
     assert tree(root) == before
 
 
+def test_a_database_that_was_removed_is_made_again(root: Path) -> None:
+    for file in (root / PRIVATE).glob("state.db*"):
+        file.unlink()
+    assert {code for code, _ in codes(check(root, repair=False, clock=LATER))} == {"file_without_row"}
+    assert not (root / PRIVATE / "state.db").exists()
+    mended(root)
+    with opened(root) as store:
+        assert get(store, "a/f.txt") == BODY
+        assert store.metadata.get("a/f.txt") is not None
+
+
 def test_a_tree_that_no_server_has_used_yet(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "a/f").write_bytes(b"x")
