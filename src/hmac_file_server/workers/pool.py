@@ -18,8 +18,8 @@ OnResize = Callable[[int, int, int], None]
 class PoolSize:
     """How a pool is sized.
 
-    `base` threads are always there. With `dynamic`, one more is started whenever a job arrives, nobody is
-    idle and at least `grow_at` jobs wait, up to `most`; one is given back each time that no more than
+    `base` threads are always there. With `dynamic`, one more is started whenever a job arrives and at least
+    `grow_at` wait for which nobody is idle, up to `most`; one is given back each time that no more than
     `shrink_at` jobs have waited for `linger` seconds.
     """
 
@@ -82,13 +82,15 @@ class WorkerPool:
                 size = self._size
                 if self._idle:
                     self._ready.notify()
-                elif size.dynamic and len(self._jobs) >= size.grow_at and self._count < size.most:
+                # An idle thread that was woken before may not have come to its job yet.
+                waiting = len(self._jobs) - self._idle
+                if size.dynamic and waiting >= size.grow_at and self._count < size.most:
                     self._busy_at = self._monotonic()
                     old = self._count
                     # Where the system grants no thread, the job waits for one of those there are.
                     with contextlib.suppress(RuntimeError):
                         self._start()
-                        grown = (old, old + 1, len(self._jobs))
+                        grown = (old, old + 1, waiting)
         if closed:
             _run(job)
         elif grown is not None and self._on_resize is not None:
