@@ -219,6 +219,14 @@ _add("method_never_ends", b"G" * 40000, 414, end="closed", seen=0)
 _add("head", lines("HEAD /health HTTP/1.1", "Host: t"), 200, end="alive", bodiless=frozenset({0}))
 _add("head_missing", lines("HEAD /upload/no HTTP/1.1", "Host: t"), 404, end="alive", bodiless=frozenset({0}))
 _add("head_file", lines(f"HEAD /upload/{PRESENT} HTTP/1.1", "Host: t"), 200, end="alive", bodiless=frozenset({0}))
+_HEAD = frozenset({0})
+_add("head_no_host", lines("HEAD /health HTTP/1.1"), 400, end="closed", seen=0, bodiless=_HEAD)
+_add("head_bad_target", lines("HEAD /../x HTTP/1.1", "Host: t"), 400, end="closed", seen=0, bodiless=_HEAD)
+_add(
+    "head_bad_field", b"\r\n" + lines("HEAD / HTTP/1.1", "Host: t", "X Y: z"), 400, end="closed", seen=0, bodiless=_HEAD
+)
+_add("head_too_many_fields", lines("HEAD / HTTP/1.1", *["X: y"] * 200), 431, end="closed", seen=0, bodiless=_HEAD)
+_add("head_second", get() + lines("HEAD / HTTP/1.1"), 200, 400, end="closed", seen=1, bodiless=frozenset({1}))
 _add("options", lines("OPTIONS /upload/x HTTP/1.1", "Host: t"), 204, end="alive")
 _add("options_body", lines("OPTIONS /x HTTP/1.1", "Host: t", "Content-Length: 3") + b"abc", 204, end="either")
 for _method in ("TRACE", "PATCH", "PROPFIND", "MKCOL", "SEARCH", "LOCK", "PURGE", "M-SEARCH"):

@@ -209,3 +209,44 @@ def single_bytes(data: bytes, *, most: int = 400) -> list[bytes]:
     head = [data[p : p + 1] for p in range(half)]
     tail = [data[p : p + 1] for p in range(len(data) - half, len(data))]
     return [*head, data[half : len(data) - half], *tail]
+
+
+class Line:
+    """A kept-alive connection for one request after another; opened anew when the server has closed it."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._sock: socket.socket | None = None
+        self.opened = 0
+
+    def ask(self, request: bytes, *, head: bool = False) -> Answer:
+        """The final answer to one whole request, sent at once."""
+        if self._sock is None:
+            self._sock = socket.create_connection(("127.0.0.1", self._port), timeout=20)
+            self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self.opened += 1
+        self._sock.sendall(request)
+        received = bytearray()
+        while True:
+            data = self._sock.recv(262144)
+            assert data, f"closed without an answer to {request[:200]!r}"
+            received += data
+            end = received.find(b"\r\n\r\n")
+            if end < 0:
+                continue
+            length = _LENGTH.search(received, 0, end + 2)
+            body = 0 if head or length is None else int(length.group(1))
+            if len(received) >= end + 4 + body:
+                break
+        (answer,) = answers(bytes(received), bodiless=frozenset({0} if head else ()))
+        if answer.headers.get(b"connection") == b"close":
+            self.close()
+        return answer
+
+    def close(self) -> None:
+        if self._sock is not None:
+            self._sock.close()
+            self._sock = None
+
+
+_LENGTH = re.compile(rb"\r\nContent-Length: ([0-9]+)\r\n")
