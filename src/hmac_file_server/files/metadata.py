@@ -89,9 +89,11 @@ class MetadataTable:
         try:
             self._writer = self._connect()
             self._migrate()
-        except sqlite3.Error as error:
+        except BaseException as error:
             self.close()
-            raise storage_error(error) from error
+            if isinstance(error, sqlite3.Error):
+                raise storage_error(error) from error
+            raise
 
     # -- reading
 
@@ -175,10 +177,10 @@ class MetadataTable:
     def take_ticket(self, ticket_id: str, max_files: int, expires: float) -> bool:
         """One more use; False when there were `max_files` before. Raises StorageError."""
         statement = (
-            "INSERT INTO tickets (id, used, expires) SELECT ?1, 1, ?3 WHERE ?2 >= 1 "
-            "ON CONFLICT (id) DO UPDATE SET used = used + 1 WHERE used < ?2"
+            "INSERT INTO tickets (id, used, expires) SELECT :id, 1, :expires WHERE :most >= 1 "
+            "ON CONFLICT (id) DO UPDATE SET used = used + 1 WHERE used < :most"
         )
-        return self._transact([(statement, [(ticket_id, max_files, expires)])]) > 0
+        return self._transact([(statement, [{"id": ticket_id, "most": max_files, "expires": expires}])]) > 0
 
     def give_back_ticket(self, ticket_id: str) -> None:
         """One use less, never below none. Raises StorageError."""
@@ -229,7 +231,7 @@ class MetadataTable:
                     connection.close()
                 self._open.clear()
 
-    def _transact(self, statements: Sequence[tuple[str, Sequence[Sequence[object]]]]) -> int:
+    def _transact(self, statements: Sequence[tuple[str, Sequence[Sequence[object] | dict[str, object]]]]) -> int:
         """Run the statements in one transaction; the number of rows changed. Raises StorageError."""
         with self._lock:
             writer = self._writer
