@@ -171,6 +171,8 @@ class Connection(asyncio.BufferedProtocol):
     def eof_received(self) -> bool:
         """The client will send no more. What it asked for before is still answered (half-close)."""
         self._eof = True
+        # Answers of this very loop turn: what is written after this returns False is lost.
+        self.flush()
         state = self.state
         if state == _OFFLOADED:
             self._feed(b"")
@@ -245,7 +247,10 @@ class Connection(asyncio.BufferedProtocol):
             self._processing = False
         self._keep_rest(fresh=fresh)
         if self._out:
-            self._flush()
+            if self._yielded:
+                self.flush()
+            else:
+                self.listener.flush_soon(self)
 
     def _requests(self) -> None:
         limits = self.listener.limits
@@ -420,7 +425,7 @@ class Connection(asyncio.BufferedProtocol):
         finally:
             self._processing = False
         self._keep_rest(fresh=True)
-        self._flush()
+        self.flush()
         self._resume()
 
     def _receive(self, exchange: Exchange, sink: BodySink, done: BodyDone, limit: int | None) -> None:
@@ -502,7 +507,7 @@ class Connection(asyncio.BufferedProtocol):
             return
         self._out.append(b"HTTP/1.1 %d %s\r\n%s\r\n" % (status, REASONS.get(status, b"Interim"), head))
         if not self._processing:
-            self._flush()
+            self.flush()
 
     def _collected(self) -> None:
         """More of a small body arrived."""
@@ -553,7 +558,7 @@ class Connection(asyncio.BufferedProtocol):
         listener = self.listener
         self.state = _OFFLOADED
         self.deadline = 0.0
-        self._flush()
+        self.flush()
 
         def ended(end: BodyEnd, rest: bytes) -> None:
             listener.call_soon(self._body_ended, done, end, rest)
@@ -715,12 +720,12 @@ class Connection(asyncio.BufferedProtocol):
         self.state = _IDLE
         if self._processing:
             return
-        self._flush()
+        self.flush()
         self.deadline = self.listener.now() + self.listener.limits.idle_timeout
         self._resume()
 
     def _send_file(self, exchange: Exchange, response: Response, source: FileSource, head: bytes) -> None:
-        self._flush()
+        self.flush()
         transport = self._transport
         listener = self.listener
         if self.state == _CLOSED:
@@ -795,12 +800,13 @@ class Connection(asyncio.BufferedProtocol):
         self._linger_left = limits.linger_bytes
         self.deadline = self.listener.now() + limits.linger_timeout
         if not self._processing:
-            self._flush()
+            self.flush()
         self.listener.call_later_turn(self._half_close)
 
     def _half_close(self) -> None:
         if self.state != _LINGERING:
             return
+        self.flush()
         if self._eof:
             self._close()
             return
@@ -816,7 +822,7 @@ class Connection(asyncio.BufferedProtocol):
         """Close once what was written has left."""
         if self.state == _CLOSED:
             return
-        self._flush()
+        self.flush()
         self.state = _LINGERING
         self.deadline = self.listener.now() + self.listener.limits.linger_timeout
         self._wait_for_output()
@@ -872,7 +878,8 @@ class Connection(asyncio.BufferedProtocol):
 
     # ---- the transport
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Send what was answered."""
         out = self._out
         if out:
             if self.state != _CLOSED:

@@ -18,6 +18,8 @@ _log = logging.getLogger(__name__)
 
 _BUFFER_BYTES: Final = 256 * 1024
 _SWEEP_SECONDS: Final = 1.0
+# asyncio listens once more, with 100 if not told otherwise; the kernel cuts it to its own limit.
+_BACKLOG: Final = 4096
 
 Handler = Callable[[Exchange], None]
 OnDone = Callable[[Exchange, int, int], None]
@@ -65,6 +67,7 @@ class Listener:
         self.now = self._event_loop.time
         self.call_later_turn: Callable[..., Any] = self._event_loop.call_soon
         self._servers: list[asyncio.Server] = []
+        self._unsent: list[Connection] = []
         self._body_loops = [BodyLoop(limits, f"body-{index}") for index in range(body_loops)]
         self._request_prefix = secrets.token_hex(4)
         self._request_count = 0
@@ -83,6 +86,7 @@ class Listener:
                 sock=sock,
                 ssl=ssl_context,
                 ssl_handshake_timeout=handshake,
+                backlog=_BACKLOG,
                 start_serving=True,
             )
             self._servers.append(server)
@@ -97,6 +101,24 @@ class Listener:
         """Run on the event loop, from any thread. After the loop has closed, does nothing."""
         with contextlib.suppress(RuntimeError):
             self._event_loop.call_soon_threadsafe(callback, *args)
+
+    def flush_soon(self, connection: Connection) -> None:
+        """Send the connection's answers when all that is readable now has been read.
+
+        Answers of one loop turn leave together: a client process is woken once for many of them.
+        """
+        if not self._unsent:
+            self._event_loop.call_soon(self._flush_all)
+        self._unsent.append(connection)
+
+    def _flush_all(self) -> None:
+        unsent, self._unsent = self._unsent, []
+        for connection in unsent:
+            try:
+                connection.flush()
+            except RuntimeError:
+                # Its transport was closed in this very turn; the others' answers must leave all the same.
+                connection.abort()
 
     def adopt(self, connection: Connection) -> bool:
         """Count a new connection; False when there are too many."""
