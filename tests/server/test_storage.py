@@ -138,14 +138,15 @@ def test_uploads_are_admitted_by_what_the_others_may_still_write(on_small_disk: 
     assert statuses == [201] * 2 + [507] * 8
 
 
-def test_free_space_is_kept(tmp_path: Path) -> None:
+@pytest.mark.parametrize("durability", ["full", "relaxed"])
+def test_free_space_is_kept(tmp_path: Path, durability: str) -> None:
     """`min_free_bytes` above what is free: nothing goes up, everything else works, /ready says why."""
     server = FileServer(tmp_path / "server", {})
     server.start()
     assert put(server, "kept/short", b"abc").status == 201
     assert put(server, "kept/long", bytes(100_000)).status == 201
     server.stop()
-    server.write_config({"server": {"min_free_bytes": "1000TB"}})
+    server.write_config({"server": {"min_free_bytes": "1000TB"}, "uploads": {"durability": durability}})
     server.child = Child(
         "hmac-file-server",
         [sys.executable, "-m", "hmac_file_server", "serve", "--config", str(server.config)],

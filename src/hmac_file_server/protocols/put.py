@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Final
 
 from hmac_file_server.auth import Grant, Operation, Refusal
-from hmac_file_server.files.contract import Entry, Metadata, Outcome, PathRefused, StorageError
+from hmac_file_server.files.contract import Entry, Outcome, PathRefused, StorageError, StorageFull
 from hmac_file_server.files.paths import parse as parse_path
 from hmac_file_server.http import BodyEnd, Exchange, Response
 from hmac_file_server.protocols.answers import (
@@ -16,7 +16,7 @@ from hmac_file_server.protocols.answers import (
     refuse,
 )
 from hmac_file_server.protocols.media import media_type
-from hmac_file_server.uploads import EXISTS, Plan, SingleUpload, Stored, UploadRefused
+from hmac_file_server.uploads import EXISTS, Plan, Result, SingleUpload, Stored, UploadRefused
 
 if TYPE_CHECKING:
     from hmac_file_server.protocols.application import Application
@@ -92,19 +92,20 @@ def receive(app: "Application", exchange: Exchange, grant: Grant, plan: Plan) ->
         else:
             upload.finish(answer, inline=short and app.inline)
 
-    def answer(result: Stored | UploadRefused | StorageError | PathRefused) -> None:
-        if isinstance(result, Stored):
-            exchange.respond_soon(_receipt(exchange, grant, result.entry))
-        else:
-            exchange.respond_soon(failure(exchange, result))
+    def answer(result: Result) -> None:
+        exchange.respond_soon(_answer(exchange, grant, result))
 
     exchange.receive(upload, ended, limit=plan.limit)
 
 
 def _put_short(app: "Application", exchange: Exchange, grant: Grant, plan: Plan) -> None:
     """Store a body that is here, without a sync, in this turn of the event loop."""
+    body = exchange.take_body()
     try:
-        published = app.store.put(plan.path, exchange.take_body(), plan.metadata)
+        published = app.store.put(plan.path, body, plan.metadata)
+    except StorageFull:
+        _compare_short(app, exchange, grant, plan, body)
+        return
     except (StorageError, PathRefused) as error:
         exchange.respond(failure(exchange, error))
         return
@@ -114,18 +115,29 @@ def _put_short(app: "Application", exchange: Exchange, grant: Grant, plan: Plan)
         exchange.respond(_receipt(exchange, grant, published.entry))
 
 
+def _compare_short(app: "Application", exchange: Exchange, grant: Grant, plan: Plan, body: bytes) -> None:
+    """There is no room; what is there already needs none."""
+    try:
+        upload = SingleUpload(app.store, plan, look_first=True)
+    except (UploadRefused, StorageError) as error:
+        exchange.respond(failure(exchange, error))
+        return
+    try:
+        upload.write(memoryview(body))
+    except (UploadRefused, StorageError) as error:
+        upload.abandon()
+        exchange.respond(failure(exchange, error))
+        return
+    upload.finish(lambda result: exchange.respond(_answer(exchange, grant, result)), inline=True)
+
+
+def _answer(exchange: Exchange, grant: Grant, result: Result) -> Response:
+    if isinstance(result, Stored):
+        return _receipt(exchange, grant, result.entry)
+    return failure(exchange, result)
+
+
 def _receipt(exchange: Exchange, grant: Grant, entry: Entry) -> Response:
     if grant.scheme in _SLOT_SCHEMES:
         return Response(201)
     return receipt(entry, quote_path(exchange.request.path), 201)
-
-
-def metadata(grant: Grant, declared: str | None, filename: str | None, owner: str | None) -> Metadata:
-    """What is remembered of a file."""
-    return Metadata(
-        media_type=declared,
-        filename=filename or grant.filename,
-        owner=owner,
-        expires=grant.file_expires,
-        ticket=grant.ticket_id,
-    )
