@@ -6,8 +6,10 @@ from typing import Final
 from hmac_file_server.http.errors import HttpError
 
 _WORD: Final = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+# Every space has one place in it, before a semicolon or before a parameter: were there two, a type made of
+# both would be tried in all ways of sharing them out.
 _MEDIA_TYPE: Final = re.compile(
-    rf'{_WORD}/{_WORD}(?:[ \t]*;[ \t]*(?:{_WORD}=(?:{_WORD}|"(?:[\t !#-\[\]-~]|\\[\t -~])*"))?)*'
+    rf'{_WORD}/{_WORD}(?:[ \t]*;(?:[ \t]*{_WORD}=(?:{_WORD}|"(?:[\t !#-\[\]-~]|\\[\t -~])*"))?)*'
 )
 _LONGEST: Final = 255
 
