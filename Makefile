@@ -31,7 +31,7 @@ test:
 	$(PYTEST) tests/peers
 
 bench:
-	@scripts/bench-packages
+	@scripts/test-packages nginx-light gcc libc6-dev
 	@scripts/venv test
 	$(BIN)/python -m bench $(ARGS)
 
