@@ -233,6 +233,17 @@ def test_the_type_is_bound(module_server: FileServer, scheme: Scheme) -> None:
     assert module_server.request("HEAD", f"/upload/{path}").headers["content-type"] == "application/octet-stream"
 
 
+def test_a_bound_type_that_is_none_is_not_served(module_server: FileServer) -> None:
+    """Clients of XMPP servers ask for slots with any text as type; readers get one that is one."""
+    for scheme in (by_v2, by_token, by_prosody):
+        path = f"typed-none-{scheme.__name__}/a.bin"
+        target, headers = scheme(path, 3, "no type at all")
+        assert module_server.request("PUT", target, b"abc", headers).status == 201
+        head = module_server.request("HEAD", f"/upload/{path}").headers
+        assert head["content-type"] == "application/octet-stream"
+        assert head["content-disposition"].startswith("attachment")
+
+
 def test_a_prosody_token_says_the_type(module_server: FileServer) -> None:
     """As Prosody's own receiver: another Content-Type is let through, and GET gives the slot's."""
     target, headers = by_prosody("typed-jwt/a.jpg", 3, "image/jpeg")

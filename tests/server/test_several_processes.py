@@ -20,15 +20,6 @@ from tests.server.wire import EarlyEndError, Wire, children
 PROCESSES = 3
 
 
-@pytest.fixture
-def several(tmp_path: Path) -> Iterator[FileServer]:
-    server = FileServer(tmp_path / "server", {"server": {"processes": PROCESSES}})
-    server.start()
-    wait_until(lambda: len(children(server.pid)) == PROCESSES, "all processes run")
-    yield server
-    server.stop()
-
-
 def serving(server: FileServer) -> set[int]:
     """Processes that accept connections: those whose event loop handles SIGTERM."""
     ready = set()
@@ -38,6 +29,15 @@ def serving(server: FileServer) -> set[int]:
         if caught & 1 << (signal.SIGTERM - 1):
             ready.add(pid)
     return ready
+
+
+@pytest.fixture
+def several(tmp_path: Path) -> Iterator[FileServer]:
+    server = FileServer(tmp_path / "server", {"server": {"processes": PROCESSES}})
+    server.start()
+    wait_until(lambda: len(serving(server)) == PROCESSES, "all processes run")
+    yield server
+    server.stop()
 
 
 def put(server: FileServer, path: str, body: bytes, secret: str = SECRET) -> int:

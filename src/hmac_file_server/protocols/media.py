@@ -12,6 +12,7 @@ _MEDIA_TYPE: Final = re.compile(
     rf'{_WORD}/{_WORD}(?:[ \t]*;(?:[ \t]*{_WORD}=(?:{_WORD}|"(?:[\t !#-\[\]-~]|\\[\t -~])*"))?)*'
 )
 _LONGEST: Final = 255
+OCTET_STREAM: Final = "application/octet-stream"
 
 _known: dict[bytes, str] = {}
 _KNOWN_MAX: Final = 512
@@ -31,6 +32,14 @@ def media_type(value: bytes | None) -> str | None:
                 _known[value] = text
             return text
     raise HttpError(400, "bad_media_type", "Content-Type is not a media type.")
+
+
+def well_formed(bound: str) -> str:
+    """A type that a permission binds, as it may be sent to readers: octet-stream when it is none."""
+    try:
+        return media_type(bound.encode("utf-8")) or OCTET_STREAM
+    except HttpError:
+        return OCTET_STREAM
 
 
 INLINE: Final = frozenset(

@@ -15,7 +15,7 @@ from hmac_file_server.protocols.answers import (
     receipt,
     refuse,
 )
-from hmac_file_server.protocols.media import media_type
+from hmac_file_server.protocols.media import media_type, well_formed
 from hmac_file_server.uploads import EXISTS, Plan, Result, SingleUpload, Stored, UploadRefused
 
 if TYPE_CHECKING:
@@ -61,7 +61,8 @@ def put(app: "Application", exchange: Exchange) -> None:
     except PathRefused as error:
         exchange.respond(path_refused(exchange, error))
         return
-    plan = app.plan(exchange, grant, path, request.content_length, grant.media_type or _declared(exchange))
+    declared = _declared(exchange) if grant.media_type is None else well_formed(grant.media_type)
+    plan = app.plan(exchange, grant, path, request.content_length, declared)
     if plan is not None:
         receive(app, exchange, grant, plan)
 
