@@ -87,7 +87,9 @@ class Client:
         """Compile the client into `work`; raises UnavailableError without a C compiler."""
         compiler = compiler or shutil.which("gcc") or shutil.which("cc")
         if compiler is None:
-            raise UnavailableError("no C compiler for the load client: install the package gcc (apt-get install gcc libc6-dev)")
+            raise UnavailableError(
+                "no C compiler for the load client: install the package gcc (apt-get install gcc libc6-dev)"
+            )
         binary = work / "lean_client"
         command = [compiler, "-O2", "-Wall", "-Wextra", "-o", str(binary), str(SOURCE)]
         built = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -107,7 +109,9 @@ class Client:
             "targets": load.targets, "seed": load.seed, "interval-us": load.interval_us,
         }  # fmt: skip
         command = [str(self._binary), "run", *(part for k, v in arguments.items() for part in (f"--{k}", str(v)))]
-        return subprocess.Popen(on_cores(self._cores, command), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        return subprocess.Popen(
+            on_cores(self._cores, command), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
 
     def run(self, load: Load) -> Measured:
         """Run the load to its end; raises BenchError when the client could not do it."""

@@ -59,9 +59,15 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--no-footprint", action="store_true", help="leave out start-up time and memory at rest")
     p.add_argument("--peer", action="append", default=[], metavar="NAME=URL[,secret=S][,pid=N][,files=DIR]",
                    help="also measure a server that already runs; repeatable")  # fmt: skip
-    p.add_argument("--perf", action="store_true", help="also record the last round with perf and print the busiest functions")
-    p.add_argument("--touch", type=int, default=6, metavar="GIB", help="memory touched before each large run (default 6)")
-    p.add_argument("--work", type=Path, metavar="DIR", help="where the servers keep their files (default bench/results)")
+    p.add_argument(
+        "--perf", action="store_true", help="also record the last round with perf and print the busiest functions"
+    )
+    p.add_argument(
+        "--touch", type=int, default=6, metavar="GIB", help="memory touched before each large run (default 6)"
+    )
+    p.add_argument(
+        "--work", type=Path, metavar="DIR", help="where the servers keep their files (default bench/results)"
+    )
     return p
 
 
@@ -154,11 +160,15 @@ def measure(options: argparse.Namespace) -> int:
         beside = [row for row in rows if row.beside]
         try:
             if alone:
-                _run_rows(run, Table(client, work, plan), alone, peers, work / "rows", Placement(server_cores, width), options)
+                _run_rows(
+                    run, Table(client, work, plan), alone, peers, work / "rows", Placement(server_cores, width), options
+                )
             if beside:
                 # Two loads at once need both cores on both sides; nginx then gets the second worker such a machine has.
                 table = Table(client.on(everywhere), work, plan)
-                _run_rows(run, table, beside, peers, work / "beside", Placement(everywhere, 1), options, nginx_workers=2)
+                _run_rows(
+                    run, table, beside, peers, work / "beside", Placement(everywhere, 1), options, nginx_workers=2
+                )
             if not options.no_footprint and any(name in VARIANTS for name in names):
                 run.facts.update(footprint.measure(client, work, everywhere, rounds, long=options.long))
         finally:
@@ -193,7 +203,9 @@ def _run_rows(
             for name in names if options.perf else ():
                 recording = RESULTS / f"perf-{row.key}-{name}.data"
                 if recording.exists():
-                    say(f"\n{row.title}, {name} (whole recording: bench/results/{recording.name})\n{profiling.flat(recording)}")
+                    say(
+                        f"\n{row.title}, {name} (whole recording: bench/results/{recording.name})\n{profiling.flat(recording)}"
+                    )
 
 
 def write_report(files: Sequence[Path]) -> int:
@@ -206,7 +218,9 @@ def write_report(files: Sequence[Path]) -> int:
             raise BenchError(f"{file}: {error.strerror}") from error
         by_mode.setdefault(run.mode, []).append(run)
     merged = [results.merge(by_mode[mode]) for mode in sorted(by_mode)]
-    PAGE.write_text(report.replace_measured(PAGE.read_text(encoding="utf-8"), report.markdown(merged)), encoding="utf-8")
+    PAGE.write_text(
+        report.replace_measured(PAGE.read_text(encoding="utf-8"), report.markdown(merged)), encoding="utf-8"
+    )
     print(f"written: {PAGE.relative_to(PROJECT)}")
     return 0
 

@@ -111,7 +111,9 @@ def _stream(client: Client, work: Path, placement: Placement) -> dict[str, float
             transfer("get", wanted, STREAM_CONNECTIONS, GIB, 0)
             remove_large((files, *server.scratch), PRIVATE)
         after, peak = processes.resident_bytes(held.pid), processes.peak_resident_bytes(held.pid)
-    say(f"10 GiB in and out: {before / 2**20:.1f} MiB before, {peak / 2**20:.1f} at the peak, {after / 2**20:.1f} after")
+    say(
+        f"10 GiB in and out: {before / 2**20:.1f} MiB before, {peak / 2**20:.1f} at the peak, {after / 2**20:.1f} after"
+    )
     return {
         "stream_before_bytes": before, "stream_peak_bytes": peak, "stream_after_bytes": after,
         "stream_growth_bytes": peak - before,

@@ -56,12 +56,31 @@ def judge(summaries: Summaries, facts: Mapping[str, float]) -> list[Verdict]:
         Verdict("GET 1 GiB, throughput to nginx", _rate(summaries, "get-1g", "ours"), 0.9, at_least=True),
         Verdict("PUT 10 KiB, rate to nginx", _rate(summaries, "put-10k", "ours"), 0.9, at_least=True),
         Verdict("GET 10 KiB, rate to nginx", _rate(summaries, "get-10k", "ours"), 0.45, at_least=True),
-        Verdict("PUT 1 GiB with BLAKE3 dedup, throughput to nginx", _rate(summaries, "put-1g", "ours-dedup"), 0.65, at_least=True),
-        Verdict("GET 10 KiB beside a hashed 1 GiB PUT, p99 in ms", beside.p99_us / 1e3 if beside else None, 5, at_least=False),
-        Verdict("the same, a GET every millisecond (harder than was set), p99 in ms", paced.p99_us / 1e3 if paced else None, 5, at_least=False),
-        Verdict("durable PUT 10 KiB at 32 connections, per second", durable.rate if durable else None, 1000, at_least=True),
+        Verdict(
+            "PUT 1 GiB with BLAKE3 dedup, throughput to nginx",
+            _rate(summaries, "put-1g", "ours-dedup"),
+            0.65,
+            at_least=True,
+        ),
+        Verdict(
+            "GET 10 KiB beside a hashed 1 GiB PUT, p99 in ms",
+            beside.p99_us / 1e3 if beside else None,
+            5,
+            at_least=False,
+        ),
+        Verdict(
+            "the same, a GET every millisecond (harder than was set), p99 in ms",
+            paced.p99_us / 1e3 if paced else None,
+            5,
+            at_least=False,
+        ),
+        Verdict(
+            "durable PUT 10 KiB at 32 connections, per second", durable.rate if durable else None, 1000, at_least=True
+        ),
         Verdict("memory at rest, MiB", _mib(facts.get("rest_rss_bytes")), 64, at_least=False),
-        Verdict("memory growth while 10 GiB stream through, MiB", _mib(facts.get("stream_growth_bytes")), 8, at_least=False),
+        Verdict(
+            "memory growth while 10 GiB stream through, MiB", _mib(facts.get("stream_growth_bytes")), 8, at_least=False
+        ),
         Verdict("from start to first accepted byte, ms", _ms(facts.get("first_byte_s")), 500, at_least=False),
     ]
 

@@ -58,7 +58,9 @@ def aligned(lines: Sequence[Sequence[str]]) -> list[str]:
     """Lay out columns for a terminal: the first flush left, the others flush right."""
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
     return [
-        "  ".join(cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(line, widths, strict=True)))
+        "  ".join(
+            cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(line, widths, strict=True))
+        )
         for line in lines
     ]
 
@@ -80,14 +82,19 @@ def terminal(run: Run) -> str:
     """Return the whole result as plain text."""
     out: list[str] = []
     for key, servers in run.summaries().items():
-        out.append(f"\n{ROWS[key].title} ({run.mode}, medians of {max((s.rounds for s in servers.values()), default=0)})")
+        out.append(
+            f"\n{ROWS[key].title} ({run.mode}, medians of {max((s.rounds for s in servers.values()), default=0)})"
+        )
         lines = [COLUMNS, *_row_lines(key, servers)]
         out.extend("  " + line for line in aligned(lines))
         out.extend(f"  {name} is missing: {why}" for name, why in run.failures.get(key, {}).items())
         out.extend(f"  {warning}" for warning in [unquiet(servers)] if warning)
     if run.mode == "pinned":
         out.append("\nGoals")
-        out.extend("  " + line for line in aligned([("goal", "measured", "wanted", "reached"), *map(verdict_cells, run.verdicts())]))
+        out.extend(
+            "  " + line
+            for line in aligned([("goal", "measured", "wanted", "reached"), *map(verdict_cells, run.verdicts())])
+        )
     return "\n".join(out)
 
 
@@ -126,7 +133,9 @@ def markdown(runs: Sequence[Run]) -> str:
             f"### {PLACEMENT[run.mode]} ({run.mode})",
             "",
             f"Measured {run.when[:10]} on {machine['cpu']}, {machine['cores']} cores, {machine['memory']}, Linux"
-            f" {machine['kernel']}, {machine['filesystem']}; " + ", ".join(f"{n} {v}" for n, v in versions.items()) + ".",
+            f" {machine['kernel']}, {machine['filesystem']}; "
+            + ", ".join(f"{n} {v}" for n, v in versions.items())
+            + ".",
         ]
         for key, servers in run.summaries().items():
             rounds = max((summary.rounds for summary in servers.values()), default=0)

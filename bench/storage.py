@@ -29,7 +29,9 @@ def check_stored(root: Path, paths: Sequence[str], size: int) -> None:
             raise MismatchError(f"the folder {folder} was not made, {len(names)} files should be in it") from None
         if set(found) != names:
             odd = min(set(found) ^ names)
-            raise MismatchError(f"{folder} holds {len(found)} files instead of {len(names)}; the first that differs is {odd}")
+            raise MismatchError(
+                f"{folder} holds {len(found)} files instead of {len(names)}; the first that differs is {odd}"
+            )
         for name, entry in found.items():
             if not stat.S_ISREG(entry.st_mode) or entry.st_size != size:
                 raise MismatchError(f"{folder}/{name} has {entry.st_size} bytes instead of {size}")

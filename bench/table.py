@@ -111,7 +111,9 @@ class Table:
             result.failures[server.name] = f"{error}{words}"
             say(f"  {server.name} is out of this row: {error}{words}")
 
-    def _load(self, row: Row, server: Server, mode: str, wanted: Sequence[str], requests: int, size: int, seed: int) -> Load:
+    def _load(
+        self, row: Row, server: Server, mode: str, wanted: Sequence[str], requests: int, size: int, seed: int
+    ) -> Load:
         if mode == "put":
             targets = [server.put_target(path, size) for path in wanted]
         else:

@@ -21,7 +21,9 @@ class Aiohttp:
     def start(self, work: Path, placement: Placement) -> Server:
         """Start it; raises UnavailableError when aiohttp is not in this environment."""
         if importlib.util.find_spec("aiohttp") is None:
-            raise UnavailableError("aiohttp is not in this environment: pip install -r requirements/test.txt, or leave it out with --servers")
+            raise UnavailableError(
+                "aiohttp is not in this environment: pip install -r requirements/test.txt, or leave it out with --servers"
+            )
         work.mkdir(parents=True)
         port, secret, log = free_port(), secrets.token_hex(16), work / "output.log"
         command = [sys.executable, str(PROGRAM), str(port), str(work / "root"), secret, str(placement.processes)]

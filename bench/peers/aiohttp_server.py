@@ -1,6 +1,6 @@
 """A plain aiohttp upload server, as one would write it: checks the slot signature, streams to a temp file, renames.
 
-    python aiohttp_server.py PORT ROOT SECRET PROCESSES
+python aiohttp_server.py PORT ROOT SECRET PROCESSES
 """
 
 from __future__ import annotations

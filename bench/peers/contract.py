@@ -103,7 +103,9 @@ def free_port() -> int:
         return port
 
 
-def spawn(command: Sequence[str], log: IO[bytes], cores: frozenset[int], env: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
+def spawn(
+    command: Sequence[str], log: IO[bytes], cores: frozenset[int], env: Mapping[str, str] | None = None
+) -> subprocess.Popen[bytes]:
     """Start a command on `cores`, its output in `log`."""
     return subprocess.Popen(
         on_cores(cores, command), stdin=subprocess.DEVNULL, stdout=log, stderr=log,
@@ -131,4 +133,6 @@ def wait_until_ready(server: Server) -> Server:
             return server
         time.sleep(0.02)
     server.stop()
-    raise UnavailableError(f"{server.name} did not answer within {START_LIMIT_S:.0f} s: {server.last_words() or 'it printed nothing'}")
+    raise UnavailableError(
+        f"{server.name} did not answer within {START_LIMIT_S:.0f} s: {server.last_words() or 'it printed nothing'}"
+    )

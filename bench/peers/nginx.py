@@ -58,14 +58,18 @@ class Nginx:
         """Start nginx; raises UnavailableError when the package is missing."""
         binary = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
         if binary is None:
-            raise UnavailableError("nginx is not installed: apt-get install nginx-light, or leave it out with --servers")
+            raise UnavailableError(
+                "nginx is not installed: apt-get install nginx-light, or leave it out with --servers"
+            )
         (work / "root").mkdir(parents=True)
         port = free_port()
         config = work / "nginx.conf"
         config.write_text(configuration(work, port, placement.processes, as_root=os.geteuid() == 0))
         log = work / "output.log"
         with log.open("wb") as out:
-            process = spawn([binary, "-p", str(work), "-e", str(work / "error.log"), "-c", str(config)], out, placement.cores)
+            process = spawn(
+                [binary, "-p", str(work), "-e", str(work / "error.log"), "-c", str(config)], out, placement.cores
+            )
         server = Server(
             name=self.name, host="127.0.0.1", port=port, host_header=f"127.0.0.1:{port}", files=work / "root" / "upload",
             process=process, root_pid=process.pid, log=log,

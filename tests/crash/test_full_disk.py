@@ -81,9 +81,7 @@ def fill(store: LocalFileStore, size: int) -> list[str]:
 def test_a_full_disk(mount: Mount, pool: ThreadPoolExecutor, options: str, size: int, durability: str) -> None:
     """S-55, S-56, D-16: refused cleanly; reading and deleting go on; uploads go on when there is space again."""
     root = mount(options) / "root"
-    store = LocalFileStore(
-        root, durability=durability, min_free_bytes=1 << 20, clock=SystemClock(), submit=pool.submit
-    )
+    store = LocalFileStore(root, durability=durability, min_free_bytes=1 << 20, clock=SystemClock(), submit=pool.submit)
     try:
         stored = fill(store, size)
         assert len(stored) > 20

@@ -130,7 +130,11 @@ class Clients:
             for number in range(100_000):
                 if self.stop.is_set():
                     return
-                folder = f"{self.cycle}/{chance.randrange(5)}" if chance.random() < 0.5 else f"{self.cycle}-{worker}-{number}/new"
+                folder = (
+                    f"{self.cycle}/{chance.randrange(5)}"
+                    if chance.random() < 0.5
+                    else f"{self.cycle}-{worker}-{number}/new"
+                )
                 path = f"{folder}/{worker}.{number}-{chance.randrange(200)}"
                 media_type = f"text/x-{worker}"
                 spool = self.store.spool()

@@ -13,7 +13,9 @@ import pytest
 from bench.client import Client, Load, Measured, body_slice, parse_report, write_targets
 from bench.errors import BenchError, MismatchError, UnavailableError
 
-needs_compiler = pytest.mark.skipif(shutil.which("gcc") is None and shutil.which("cc") is None, reason="needs a C compiler")
+needs_compiler = pytest.mark.skipif(
+    shutil.which("gcc") is None and shutil.which("cc") is None, reason="needs a C compiler"
+)
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n0123456789"
 CREATED = b"HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n"
@@ -88,7 +90,9 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Client:
 def run(client: Client, tmp_path: Path) -> Iterator[Callable[..., tuple[Measured, list[Request]]]]:
     servers: list[SmallServer] = []
 
-    def runner(answer: Answer, *, early: bool = False, count: int = 4, **changes: object) -> tuple[Measured, list[Request]]:
+    def runner(
+        answer: Answer, *, early: bool = False, count: int = 4, **changes: object
+    ) -> tuple[Measured, list[Request]]:
         server = SmallServer(answer, early=early)
         servers.append(server)
         fields: dict[str, object] = {
@@ -151,7 +155,10 @@ def test_many_connections_send_every_request_once(run: Run) -> None:
         (b"HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno", "refused (status 403)"),
         (b"HTTP/1.1 206 Partial Content\r\nContent-Length: 10\r\n\r\n0123456789", "refused (status 206)"),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n012345678", "wrong body length (status 200)"),
-        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\na\r\n0123456789\r\n0\r\n\r\n", "wrong body length (status 200)"),
+        (
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\na\r\n0123456789\r\n0\r\n\r\n",
+            "wrong body length (status 200)",
+        ),
         (OK + b"more", "more bytes than announced (status 200)"),
     ],
 )
@@ -200,7 +207,8 @@ def test_no_content_has_no_body(run: Run) -> None:
 
 @needs_compiler
 @pytest.mark.parametrize(
-    "answer", [b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 10\r\n\r\n0123456789", b"HTTP/1.0 " + OK[9:]],
+    "answer",
+    [b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 10\r\n\r\n0123456789", b"HTTP/1.0 " + OK[9:]],
 )
 def test_it_reconnects_when_the_server_will_close(run: Run, answer: bytes) -> None:
     def once(_number: int, _request: Request, connection: socket.socket) -> bool:
@@ -213,7 +221,9 @@ def test_it_reconnects_when_the_server_will_close(run: Run, answer: bytes) -> No
 
 
 @needs_compiler
-@pytest.mark.parametrize("part", [b"", b"HTTP/1.1 200 OK\r\nConte", b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n01234"])
+@pytest.mark.parametrize(
+    "part", [b"", b"HTTP/1.1 200 OK\r\nConte", b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n01234"]
+)
 def test_a_connection_lost_inside_an_answer_is_a_failure(run: Run, part: bytes) -> None:
     def hang_up(number: int, _request: Request, connection: socket.socket) -> bool:
         connection.sendall(part if number == 1 else OK)

@@ -32,7 +32,12 @@ def _keep_the_handler() -> Iterator[None]:
     [
         # Published by the Prosody module's documentation and by prosody-filer's own test.
         (b"secret string", "foo/bar.jpg", 1048576, "e6df55a04516617d6a86ad6ca23879819591085a1a8c0041f4da06824f5d2db7"),
-        (b"mysecret", "thomas/abc/catmetal.jpg", 23026, "7b8879e2d1c733b423a70cde30cecc3a3c64a03f790d1b5bcbb2a6aca52b477e"),
+        (
+            b"mysecret",
+            "thomas/abc/catmetal.jpg",
+            23026,
+            "7b8879e2d1c733b423a70cde30cecc3a3c64a03f790d1b5bcbb2a6aca52b477e",
+        ),
     ],
 )
 def test_slot_v1_vectors(secret: bytes, path: str, size: int, expected: str) -> None:
@@ -84,7 +89,18 @@ def test_peer_option(text: str, expected: External) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "a", "=http://h/", "a=https://h/", "a=h:80", "a=http://", "a=http://h:port/", "a=http://h:99999/", "a=http://h/,pid=x", "a=http://h/,what=1"],
+    [
+        "",
+        "a",
+        "=http://h/",
+        "a=https://h/",
+        "a=h:80",
+        "a=http://",
+        "a=http://h:port/",
+        "a=http://h:99999/",
+        "a=http://h/,pid=x",
+        "a=http://h/,what=1",
+    ],
 )
 def test_wrong_peer_option(text: str) -> None:
     with pytest.raises(BenchError):

@@ -51,7 +51,9 @@ def test_status_field_in_bytes() -> None:
 
 
 def test_a_living_child_is_found_and_pinned() -> None:
-    child = subprocess.Popen([sys.executable, "-c", "print(flush=True); input()"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    child = subprocess.Popen(
+        [sys.executable, "-c", "print(flush=True); input()"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
     try:
         assert child.stdout is not None
         child.stdout.readline()
@@ -83,14 +85,23 @@ MOUNTS = "/dev/a / ext4 rw 0 0\ntmpfs /run tmpfs rw 0 0\n/dev/b /run/disk xfs rw
 
 @pytest.mark.parametrize(
     ("path", "kind"),
-    [("/srv/x", "ext4"), ("/run/x", "tmpfs"), ("/run", "tmpfs"), ("/running", "ext4"), ("/run/disk/a", "xfs"), ("/", "ext4")],
+    [
+        ("/srv/x", "ext4"),
+        ("/run/x", "tmpfs"),
+        ("/run", "tmpfs"),
+        ("/running", "ext4"),
+        ("/run/disk/a", "xfs"),
+        ("/", "ext4"),
+    ],
 )
 def test_filesystem_by_longest_mount_point(path: str, kind: str) -> None:
     assert machine.filesystem_of(Path(path), MOUNTS) == kind
 
 
 def test_cpu_model() -> None:
-    assert machine.cpu_model("processor : 0\nmodel name\t: Fast CPU @ 3 GHz\nmodel name\t: other\n") == "Fast CPU @ 3 GHz"
+    assert (
+        machine.cpu_model("processor : 0\nmodel name\t: Fast CPU @ 3 GHz\nmodel name\t: other\n") == "Fast CPU @ 3 GHz"
+    )
     assert machine.cpu_model("") == os.uname().machine
 
 

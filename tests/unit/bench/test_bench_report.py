@@ -28,7 +28,9 @@ def small(number: int, rate: float, p99: float = 1500.0) -> Sample:
 
 
 def run_of(samples: dict[str, dict[str, list[Sample]]], **changes: object) -> Run:
-    run = Run("pinned", "2026-01-02T03:04:05+00:00", dict(MACHINE), {"nginx": "1.22.1"}, {"rounds": "2"}, samples=samples)
+    run = Run(
+        "pinned", "2026-01-02T03:04:05+00:00", dict(MACHINE), {"nginx": "1.22.1"}, {"rounds": "2"}, samples=samples
+    )
     for name, value in changes.items():
         setattr(run, name, value)
     return run
@@ -60,7 +62,9 @@ def test_json_round_trip_keeps_every_sample() -> None:
     assert {goal["goal"]: goal["met"] for goal in tree["goals"]}["PUT 1 GiB, throughput to nginx"] is True
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"format": 99}', '{"format": 1, "samples": {"a": {"b": [{}]}}}', '{"format": 1}'])
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "{}", '{"format": 99}', '{"format": 1, "samples": {"a": {"b": [{}]}}}', '{"format": 1}']
+)
 def test_other_files_are_refused_by_name(text: str) -> None:
     with pytest.raises(BenchError, match=r"odd\.json"):
         parse(text, "odd.json")
@@ -87,7 +91,9 @@ def test_goals_are_ratios_of_medians() -> None:
 
 def test_goals_from_latencies_and_facts() -> None:
     beside = {"ours-dedup": [Sample(1, 1, GIB, 1.0, 0.6, 0.2, None, 20.0, 5100.0, 9000.0)]}
-    run = run_of({"beside-put": beside}, facts={"first_byte_s": 0.4, "rest_rss_bytes": 65 * 2**20, "stream_growth_bytes": 2**20})
+    run = run_of(
+        {"beside-put": beside}, facts={"first_byte_s": 0.4, "rest_rss_bytes": 65 * 2**20, "stream_growth_bytes": 2**20}
+    )
     by_name = {verdict.goal: verdict for verdict in run.verdicts()}
     latency = by_name["GET 10 KiB beside a hashed 1 GiB PUT, p99 in ms"]
     assert latency.value == pytest.approx(5.1)
@@ -212,9 +218,17 @@ def test_runs_of_two_machines_are_not_mixed() -> None:
 
 
 def test_newest_of_each_mode(tmp_path: Path) -> None:
-    for name in ("20260101T000000Z-pinned.json", "20260102T000000Z-pinned.json", "20251231T000000Z-unpinned.json", "notes.json"):
+    for name in (
+        "20260101T000000Z-pinned.json",
+        "20260102T000000Z-pinned.json",
+        "20251231T000000Z-unpinned.json",
+        "notes.json",
+    ):
         (tmp_path / name).write_text("{}")
-    assert [path.name for path in newest(tmp_path)] == ["20260102T000000Z-pinned.json", "20251231T000000Z-unpinned.json"]
+    assert [path.name for path in newest(tmp_path)] == [
+        "20260102T000000Z-pinned.json",
+        "20251231T000000Z-unpinned.json",
+    ]
 
 
 def test_no_results_yet(tmp_path: Path) -> None:

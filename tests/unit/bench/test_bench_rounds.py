@@ -73,12 +73,20 @@ def test_what_others_used_is_the_rest() -> None:
     assert Sample.of(1, measured(), 0.5, None, measured(), 1.0).others_cpu_s == 0.0  # two clients
     assert Sample.of(1, measured(), 0.9, None, None, 1.0).others_cpu_s == 0.0  # clocks tick in steps
     assert Sample.of(1, measured(), None, None, None, 1.0).others_cpu_s is None
-    assert summarise([sample(1, others_cpu_s=1.0), sample(2, others_cpu_s=3.0), sample(3)], large=True).others_cpu_share == 0.5
+    assert (
+        summarise([sample(1, others_cpu_s=1.0), sample(2, others_cpu_s=3.0), sample(3)], large=True).others_cpu_share
+        == 0.5
+    )
     assert summarise([sample(1)], large=True).others_cpu_share is None
 
 
 def test_summary_leaves_round_zero_out() -> None:
-    rounds = [sample(0, wall_s=0.001, peak_rss_bytes=10**9), sample(1, wall_s=4.0), sample(2, wall_s=2.0), sample(3, wall_s=1.0)]
+    rounds = [
+        sample(0, wall_s=0.001, peak_rss_bytes=10**9),
+        sample(1, wall_s=4.0),
+        sample(2, wall_s=2.0),
+        sample(3, wall_s=1.0),
+    ]
     summary = summarise(rounds, large=True)
     assert (summary.rounds, summary.rate, summary.best, summary.worst) == (3, 1.0, 2.0, 0.5)
     assert summary.peak_rss_bytes == 1000

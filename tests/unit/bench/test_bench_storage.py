@@ -59,7 +59,7 @@ def test_content_is_checked_at_start_middle_and_end(tmp_path: Path, size: int) -
 
 def test_a_body_is_the_stamp_and_then_the_pattern() -> None:
     whole = body_slice(PATTERN, 1, 2, 0, 3000)
-    assert whole[:32] == stamp(1, 2) == b"0000000000000001" b"0000000000000002"
+    assert whole[:32] == stamp(1, 2) == b"00000000000000010000000000000002"
     assert all(whole[o] == PATTERN[o % len(PATTERN)] for o in range(32, 3000))
     for offset, length in [(0, 10), (10, 50), (31, 2), (32, 1), (1023, 2), (2990, 10)]:
         assert body_slice(PATTERN, 1, 2, offset, length) == whole[offset : offset + length]

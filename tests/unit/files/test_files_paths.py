@@ -132,19 +132,52 @@ def test_any_text_is_a_safe_path_or_refused(text: str) -> None:
 
 def spellings() -> list[str]:
     """More than two thousand attempts to leave the root or to reach the private folder."""
-    dots = ["..", ".", "...", "....", "․․", "。。", "．．", "‥", "..\u200b", ". .", ".. ", " ..", "..\x00", ".%2e", "%2e%2e", "%252e%252e", "..;", "..%00"]
+    dots = [
+        "..",
+        ".",
+        "...",
+        "....",
+        "․․",
+        "。。",
+        "．．",
+        "‥",
+        "..\u200b",
+        ". .",
+        ".. ",
+        " ..",
+        "..\x00",
+        ".%2e",
+        "%2e%2e",
+        "%252e%252e",
+        "..;",
+        "..%00",
+    ]
     slashes = ["/", "//", "\\", "%2f", "%5c", "∕", "／", "⧸", "\u2215", "/./", "/../", "\\/", "%c0%af", "/\x00/"]
     goals = ["outside", "outside/secret", "etc/passwd", f"{PRIVATE}/state.db", f"{PRIVATE}/lock"]
     made = [
         head + (dot + slash) * depth + goal
         for dot, slash, depth, goal, head in itertools.product(dots, slashes, (1, 2), goals, ("", "a/"))
     ]
-    cases = [PRIVATE, PRIVATE.upper(), PRIVATE.title(), ".hMaC-fIlE-sErVeR", ".hmac-file-\u017ferver", "．hmac-file-server"]
+    cases = [
+        PRIVATE,
+        PRIVATE.upper(),
+        PRIVATE.title(),
+        ".hMaC-fIlE-sErVeR",
+        ".hmac-file-\u017ferver",
+        "．hmac-file-server",
+    ]
     tails = ["", "/", "/.", "/state.db", "/spool/x", "/blobs/aa/bb", "//state.db", "\\state.db", "/../x"]
     heads = ["", "./", "a/../", "/", "//", "x/../../", "link/../", "\u200b", "\ufeff", "\u00ad"]
     ends = ["", ".", "..", " ", "\u200b", "\u00ad", "\ufe0f", "::$DATA", "\x00", "\u0301"]
     made += [head + case + end + tail for head, case, end, tail in itertools.product(heads, cases, ends, tails)]
-    planted = ["link/secret", "linkfile", "deep/link/secret", "a/linkup/outside/secret", "self/self/self", "procroot/etc/passwd"]
+    planted = [
+        "link/secret",
+        "linkfile",
+        "deep/link/secret",
+        "a/linkup/outside/secret",
+        "self/self/self",
+        "procroot/etc/passwd",
+    ]
     made += planted + [p + s for p in planted for s in ("/", "/.", "/..", "/x", "\x00")]
     made += ["a/" * n + "../" * n + goal for n in range(1, 40) for goal in goals]
     made += ["x" * n for n in (256, 1000, 1025, 4096, 70_000)] + ["../" * 1000 + "etc/passwd", "a/" * 5000]

@@ -48,7 +48,9 @@ def scenario(store: LocalFileStore, told: Told) -> None:
     publish("c/three", BODIES["c/three"])
     publish("a/b/one", BODIES["a/b/one"])
     publish("a/b/one", b"other bytes")
-    waits = {path: put_soon(store, path, BODIES[path], Metadata("text/x-own")) for path in ("a/b/two", "four", "a/five")}
+    waits = {
+        path: put_soon(store, path, BODIES[path], Metadata("text/x-own")) for path in ("a/b/two", "four", "a/five")
+    }
     for path, wait in waits.items():
         assert wait().outcome is Outcome.CREATED
         told.there[path] = BODIES[path]
@@ -114,7 +116,9 @@ def violations(where: Path, told: Told) -> Iterator[str]:
     yield from (f"fsck after repair: {problem}" for problem in again.problems)
 
 
-def cut_everywhere(memory_path: Path, *, dedup: bool, rounds: int, step: int = 1, ignored: frozenset[str] = frozenset()) -> list[str]:
+def cut_everywhere(
+    memory_path: Path, *, dedup: bool, rounds: int, step: int = 1, ignored: frozenset[str] = frozenset()
+) -> list[str]:
     whole = PowerDisk(memory_path / "whole")
     whole.root.mkdir()
     assert set(run(whole, dedup).there) == {"a/b/two", "four", "a/five", "c/three"}

@@ -36,7 +36,14 @@ class SmallDisk(Disk):
         self.statvfs = statvfs  # type: ignore[assignment]
 
 
-def space(disk: Disk, *, reserve: int = 0, counters: SharedCounters | None = None, slot: int = 0, clock: ManualClock | None = None) -> Space:
+def space(
+    disk: Disk,
+    *,
+    reserve: int = 0,
+    counters: SharedCounters | None = None,
+    slot: int = 0,
+    clock: ManualClock | None = None,
+) -> Space:
     return Space(
         disk,
         0,

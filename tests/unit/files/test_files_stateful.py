@@ -75,8 +75,17 @@ class StoreMachine(RuleBasedStateMachine):
         if expected is Outcome.CREATED:
             self.model[path] = Known(body, meta.media_type, meta.owner, self.clock.now, meta.expires)
 
-    @rule(path=PATHS, body=BODIES, media_type=TYPES, owner=st.sampled_from([None, "alice"]), life=st.sampled_from([None, 5.0, 50.0]), soon=st.booleans())
-    def publish(self, path: str, body: bytes, media_type: str | None, owner: str | None, life: float | None, soon: bool) -> None:
+    @rule(
+        path=PATHS,
+        body=BODIES,
+        media_type=TYPES,
+        owner=st.sampled_from([None, "alice"]),
+        life=st.sampled_from([None, 5.0, 50.0]),
+        soon=st.booleans(),
+    )
+    def publish(
+        self, path: str, body: bytes, media_type: str | None, owner: str | None, life: float | None, soon: bool
+    ) -> None:
         meta = Metadata(media_type, None, owner, None if life is None else self.clock.now + life, None)
         result = put_soon(self.store, path, body, meta)() if soon else put(self.store, path, body, meta)
         self.account(path, body, meta, result)

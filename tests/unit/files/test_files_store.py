@@ -59,7 +59,12 @@ def test_a_published_file_is_read_with_its_metadata(store: LocalFileStore) -> No
     assert published.outcome is Outcome.CREATED
     entry = published.entry
     assert entry is not None
-    assert (entry.path, entry.size, entry.media_type, entry.filename) == ("a/b/c.txt", 5, "text/x-own", "Ferien Größe.txt")
+    assert (entry.path, entry.size, entry.media_type, entry.filename) == (
+        "a/b/c.txt",
+        5,
+        "text/x-own",
+        "Ferien Größe.txt",
+    )
     assert (entry.owner, entry.expires, entry.created) == ("alice", 2_000_000_000.0, 1_800_000_000.0)
     assert entry.modified == 1_800_000_000
     assert entry.etag.startswith('"')
@@ -378,7 +383,12 @@ class TestFilesThatWereThereBefore:
         os.utime(root / "old/Photo.JPG", ns=(0, 1_500_000_000_123_456_789))
         entry = store.head(parse("old/Photo.JPG"))
         assert entry is not None
-        assert (entry.media_type, entry.size, entry.modified, entry.filename) == ("image/jpeg", 4, 1_500_000_000, "Photo.JPG")
+        assert (entry.media_type, entry.size, entry.modified, entry.filename) == (
+            "image/jpeg",
+            4,
+            1_500_000_000,
+            "Photo.JPG",
+        )
         assert entry.created == pytest.approx(1_500_000_000.123456)
         assert entry.etag == f'"{1_500_000_000_123_456_789:x}-4"'
         assert (entry.owner, entry.expires, entry.digest) == (None, None, None)

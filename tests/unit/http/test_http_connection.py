@@ -344,6 +344,15 @@ def test_a_head_that_takes_too_long_is_a_408(serve: Open, start: bytes) -> None:
         assert statuses(read_all(sock)) == [408]
 
 
+def test_a_head_request_that_takes_too_long_gets_no_body(serve: Open) -> None:
+    served = serve(header_timeout=0.3)
+    with served.connect() as sock:
+        sock.sendall(b"HEAD /hello HTTP/1.1\r\n")
+        received = read_all(sock)
+    assert statuses(received) == [408]
+    assert received.endswith(b"\r\n\r\n")
+
+
 def test_a_trickle_of_header_bytes_earns_no_more_time(serve: Open) -> None:
     served = serve(header_timeout=0.5, idle_timeout=60.0)
     with served.connect() as sock:
