@@ -326,11 +326,34 @@ def test_old_files_are_not_overwritten(old_tree: FileServer) -> None:
     assert (old_tree.storage / "alice" / "photo.png").stat().st_mtime == 1_600_000_000
 
 
-def test_old_files_are_deleted_by_their_path(old_tree: FileServer) -> None:
-    target = slots.target("alice/photo.png", slots.delete_token("alice/photo.png"))
-    assert old_tree.request("DELETE", target).status == 204
-    assert not (old_tree.storage / "alice").exists()
-    assert old_tree.request("GET", "/upload/alice/photo.png").body == b"shadowed"
+def test_old_permissions_put_nothing_in_front_of_old_files(old_tree: FileServer) -> None:
+    """The Go server's URLs sign the whole path and never expire; their files lie under the whole path."""
+    path, body = "bob/whole path.txt", b"whole"
+    for query, headers in (
+        (slots.v1(f"upload/{path}", len(body)), {}),
+        (slots.v2(f"upload/{path}", len(body), "text/plain"), {"Content-Type": "text/plain"}),
+        (signatures.v3("PUT", f"/upload/{path}", signatures.in_future()), {}),
+        ("", {"X-Signature": slots.x_signature(f"/upload/{path}")}),
+    ):
+        target = slots.target(path, query).rstrip("?")
+        assert old_tree.request("PUT", target, body, headers).status == 201
+        assert code(old_tree.request("PUT", target, b"other", headers)) == (409, "exists")
+        assert old_tree.request("GET", "/upload/bob/whole%20path.txt").body == body
+    assert not (old_tree.storage / "bob").exists()
+
+
+def test_what_is_deleted_is_gone_from_its_url(old_tree: FileServer) -> None:
+    """In whichever of the two places it lay; a ticket is for storage paths alone."""
+    token = signatures.bearer(signatures.ticket(prefix="bob", ops=["delete"]))
+    assert old_tree.request("DELETE", "/upload/bob/whole%20path.txt", headers=token).status == 204
+    assert old_tree.request("GET", "/upload/bob/whole%20path.txt").status == 200
+    for path, url in (
+        ("alice/photo.png", "/upload/alice/photo.png"),
+        ("bob/whole path.txt", "/upload/bob/whole%20path.txt"),
+    ):
+        assert old_tree.request("DELETE", slots.target(path, slots.delete_token(path))).status == 204
+        assert old_tree.request("GET", url).status == 404
+    assert old_tree.files() == {"deep/er/and/deeper/a.html", "noext"}
 
 
 def test_files_that_come_and_go_by_hand(server: FileServer) -> None:

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Final
 
 from hmac_file_server.auth import Grant, Operation, Refusal
-from hmac_file_server.files.contract import Entry, Outcome, PathRefused, StorageError, StorageFull
+from hmac_file_server.files.contract import Entry, Outcome, PathRefused, StorageError, StorageFull, StoragePath
 from hmac_file_server.files.paths import parse as parse_path
 from hmac_file_server.http import BodyEnd, Exchange, Response
 from hmac_file_server.protocols.answers import (
@@ -58,13 +58,27 @@ def put(app: "Application", exchange: Exchange) -> None:
         return
     try:
         path = parse_path(relative)
+        if grant.form == "whole":
+            path = _stored(app, request.path) or path
     except PathRefused as error:
         exchange.respond(path_refused(exchange, error))
+        return
+    except StorageError as error:
+        exchange.respond(failure(exchange, error))
         return
     declared = _declared(exchange) if grant.media_type is None else well_formed(grant.media_type)
     plan = app.plan(exchange, grant, path, request.content_length, declared)
     if plan is not None:
         receive(app, exchange, grant, plan)
+
+
+def _stored(app: "Application", path: str) -> StoragePath | None:
+    """Where the file of a URL lies already.
+
+    Trees of the Go server have it under the whole path, and its signatures have no expiry: an old one may
+    not put other content in front of the file that it was made for.
+    """
+    return next((form for form in app.forms(path) if app.store.head(form) is not None), None)
 
 
 def _declared(exchange: Exchange) -> str | None:

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from hmac_file_server.auth import Operation, Refusal
+from hmac_file_server.auth.grant import TICKET
 from hmac_file_server.files.contract import PathRefused, StorageError
 from hmac_file_server.files.paths import parse as parse_path
 from hmac_file_server.http import Exchange, Response
@@ -29,11 +30,14 @@ def delete(app: "Application", exchange: Exchange) -> None:
     except PathRefused as error:
         exchange.respond(path_refused(exchange, error))
         return
+    # What the URL serves, so that it is gone afterwards. Tickets are for storage paths alone.
+    paths = (path,) if grant.scheme == TICKET else app.forms(request.path)
     reason = f"request by {grant.scheme}"
 
     def remove() -> None:
         try:
-            app.store.delete(path, reason)
+            for each in paths:
+                app.store.delete(each, reason)
         except StorageError as error:
             exchange.respond_soon(failure(exchange, error))
         except Exception:

@@ -228,7 +228,8 @@ def test_delete_says_who_and_runs_on_a_worker(site: Site) -> None:
     assert exchange.answers == []
     site.store.run_later()
     assert exchange.answer.status == 204
-    assert site.store.deleted == [("a", "request by token")]
+    # Where its storage path is, and where the Go server would have put it.
+    assert site.store.deleted == [("a", "request by token"), ("upload/a", "request by token")]
     assert handle(site, delete(site))[0] == 204
 
 
