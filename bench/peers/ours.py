@@ -28,8 +28,6 @@ maxsize = "32GB"
 [security]
 secret = "{secret}"
 
-[admin]
-listen_address = "127.0.0.1:{admin_port}"
 """
 
 
@@ -57,13 +55,13 @@ class Ours:
     def launch(self, work: Path, placement: Placement) -> Server:
         """Start it and return at once; raises UnavailableError when it is not installed in this environment."""
         work.mkdir(parents=True)
-        port, admin_port, secret = free_port(), free_port(), secrets.token_hex(32)
+        port, secret = free_port(), secrets.token_hex(32)
         storage, config, log = work / "files", work / "config.toml", work / "output.log"
         storage.mkdir()
         config.touch(mode=0o600)
         config.write_text(
             CONFIGURATION.format(
-                port=port, admin_port=admin_port, storage=storage, secret=secret, processes=placement.processes,
+                port=port, storage=storage, secret=secret, processes=placement.processes,
             ),
         )  # fmt: skip
         with log.open("wb") as out:

@@ -148,7 +148,7 @@ def test_our_configuration_is_accepted_by_the_loader(tmp_path: Path) -> None:
 
     config = tmp_path / "config.toml"
     config.touch(mode=0o600)
-    config.write_text(ours.CONFIGURATION.format(port=1, admin_port=2, storage=tmp_path, secret="ab" * 32, processes=1))
+    config.write_text(ours.CONFIGURATION.format(port=1, storage=tmp_path, secret="ab" * 32, processes=1))
     for variant in VARIANTS.values():
         loaded = load(config, environ={}, overrides=[f"{key}={value}" for key, value in variant.settings().items()])
         assert loaded.settings.deduplication.enabled is variant.dedup
