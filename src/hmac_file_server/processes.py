@@ -23,6 +23,8 @@ It starts with `HANDLED` blocked and unblocks them when its handlers are in plac
 HANDLED: Final = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
 
 _QUICK_DEATH: Final = 1.0
+# A first child that gives up within this time could not start, and no other will.
+_STARTING: Final = 5.0
 _SIGNALS: Final = HANDLED | {signal.SIGCHLD}
 
 
@@ -40,10 +42,14 @@ class Supervisor:
         self._on_stop = on_stop
         self._children: dict[int, int] = {}
         self._started: dict[int, float] = {}
+        self._starts = 0
         self._lifeline_read, self._lifeline_write = os.pipe2(os.O_CLOEXEC)
 
     def run(self) -> int:
-        """Start the children and watch them until a signal ends it. Returns the exit status."""
+        """Start the children and watch them until a signal ends it. Returns the exit status.
+
+        A child that dies is replaced, unless it is one of the first and said at once that it cannot serve.
+        """
         # Signals are waited for, not handled: nothing can come between a check and a wait.
         signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
         for index in range(self._count):
@@ -64,17 +70,26 @@ class Supervisor:
                 for index, status in self._reap():
                     if stopping:
                         worst = max(worst, status)
+                    elif status == 1 and self._starts == self._count and self._age(index) < _STARTING:
+                        stopping = True
+                        worst = 1
+                        self._on_stop()
+                        self._send(signal.SIGTERM)
                     else:
                         event(events.PROCESS_ENDED, process=index, status=status)
                         # A child that cannot live is not started in a tight loop.
-                        time.sleep(max(0.0, self._started[index] + _QUICK_DEATH - time.monotonic()))
+                        time.sleep(max(0.0, _QUICK_DEATH - self._age(index)))
                         self._start(index)
         os.close(self._lifeline_read)
         os.close(self._lifeline_write)
         return min(worst, 1)
 
+    def _age(self, index: int) -> float:
+        return time.monotonic() - self._started[index]
+
     def _start(self, index: int) -> None:
         self._started[index] = time.monotonic()
+        self._starts += 1
         pid = os.fork()
         if pid == 0:
             status = 1

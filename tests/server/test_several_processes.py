@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import sqlite3
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -213,3 +215,20 @@ def test_the_children_end_with_their_parent(several: FileServer) -> None:
     several.start()
     wait_until(lambda: len(serving(several)) == PROCESSES, "all processes run")
     assert put(several, "after/a", b"x") == 201
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_store_of_a_newer_version_ends_the_start(tmp_path: Path, processes: int) -> None:
+    """However many processes there are: exit code 1 and the reason, no loop of restarts."""
+    server = FileServer(tmp_path / "server", {"server": {"processes": processes}})
+    server.start()
+    server.stop()
+    with contextlib.closing(sqlite3.connect(server.storage / ".hmac-file-server" / "state.db")) as database:
+        database.execute("PRAGMA user_version = 1000")
+    with pytest.raises(AssertionError, match="ended with 1 at start"):
+        server.start()
+    server.child = None
+    log = server.log.read_text()
+    assert "Cannot run: " in log
+    assert log.count("starting it again") == 0
+    assert "Traceback" not in log

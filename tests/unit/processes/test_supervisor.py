@@ -24,7 +24,9 @@ def say(*words):
     os.write(1, (" ".join(map(str, words)) + "\\n").encode())
 
 def serve(index, lifeline):
-    told = []
+    if index == UNFIT:
+        say("unfit", index)
+        return 1
     read, write = os.pipe2(os.O_NONBLOCK)
     signal.set_wakeup_fd(write)
     for number in HANDLED:
@@ -56,8 +58,8 @@ sys.exit(status)
 class Parent:
     """A supervisor in a process of its own, and what it and its children say."""
 
-    def __init__(self, count: int = 2, *, good: bool = True, status: int = 0) -> None:
-        head = f"COUNT, GOOD, STATUS = {count}, {good}, {status}\n"
+    def __init__(self, count: int = 2, *, good: bool = True, status: int = 0, unfit: int = -1) -> None:
+        head = f"COUNT, GOOD, STATUS, UNFIT = {count}, {good}, {status}, {unfit}\n"
         self.process = subprocess.Popen(
             [sys.executable, "-c", head + textwrap.dedent(PROGRAM)], stdout=subprocess.PIPE, text=True
         )
@@ -206,3 +208,25 @@ def test_a_replaced_child_notices_it_as_well(parents: list[Parent]) -> None:
     parent.process.kill()
     parent.hear("orphan 0", "orphan 1")
     assert parent.output.read() == ""
+
+
+def test_a_first_child_that_cannot_serve_ends_all(parents: list[Parent]) -> None:
+    """As one process would: the supervisor of the machine is told, and not kept waiting by a loop of restarts."""
+    parent = Parent(3, unfit=1)
+    parents.append(parent)
+    assert parent.rest() == 1
+    assert parent.said.count("unfit 1") == 1
+    assert parent.said.count("stop") == 1
+    assert not [pid for pid in parent.pids.values() if alive(pid)]
+
+
+def test_a_later_child_that_cannot_serve_is_tried_again(parents: list[Parent]) -> None:
+    """Others serve, so the store was good a moment ago."""
+    parent = started(parents, 2, status=1)
+    os.kill(parent.pids[0], signal.SIGKILL)
+    parent.hear("serving 0")
+    # Ends with 1 a moment after its start, and comes again.
+    os.kill(parent.pids[0], signal.SIGTERM)
+    parent.hear("SIGTERM 0", "serving 0")
+    parent.process.terminate()
+    assert parent.rest() == 1
