@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import functools
+import gc
 import importlib
 import os
 import resource
@@ -39,6 +40,7 @@ _SPARE_DESCRIPTORS: Final = 128
 # A slow upload holds its socket, the body loop's duplicate of it, and its spool.
 _DESCRIPTORS_PER_CONNECTION: Final = 3
 _PROCESSES_MAX: Final = 16
+_GC_THRESHOLDS: Final = (20_000, 50, 50)
 
 Reload = Callable[[], Loaded]
 OnListening = Callable[[Settings, tuple[str, ...]], None]
@@ -382,6 +384,10 @@ def _serve(
 ) -> int:
     """Be one serving process. Returns the exit status."""
     listening.keep_only(index)
+    # Requests leave no cycles behind; what was imported need not be looked through for them again and again.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*_GC_THRESHOLDS)
     try:
         _run_loop(Server(settings, listening, counters, reload, index).serve(lifeline))
     except StorageError as error:
