@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 
 import pytest
+from tests.fixtures.child import wait_until
 from tests.fixtures.server import FileServer
 from tests.http.cases import CASES, Case
 from tests.http.wire import PROBE, Answer, Talk, answers, converse, single_bytes, splits
@@ -87,3 +89,36 @@ def test_with_answers_from_another_thread(case: Case, durable_server: FileServer
     for talk in talks:
         check(case, talk)
     check_store(case, durable_server)
+
+
+_LOGGED = re.compile(r" [0-9]{3} in=[0-9]+ out=[0-9]+ [0-9.]+s from 127\.0\.0\.1:([0-9]+) id=")
+
+
+def test_as_many_requests_reach_the_application_as_the_model_says(durable_server: FileServer) -> None:
+    """The access log has a line for each request that was understood, whatever became of it."""
+    start = durable_server.log.stat().st_size
+    talks = [talk_of(case, [case.data]) for case in CASES]
+    converse(durable_server.port, talks)
+    assert durable_server.request("GET", "/health?the-last-one").status == 200
+    # A port that the kernel gave out twice tells nothing.
+    ports = Counter(talk.local_port for talk in talks)
+    expected = {
+        talk.local_port: case.seen + (case.end in {"alive", "either"})
+        for case, talk in zip(CASES, talks, strict=True)
+        if ports[talk.local_port] == 1
+    }
+    assert len(expected) > 400
+
+    def seen() -> Counter[int]:
+        with durable_server.log.open("rb") as log:
+            log.seek(start)
+            return Counter(int(port) for port in _LOGGED.findall(log.read().decode("utf-8", "replace")))
+
+    wait_until(lambda: sum(seen().values()) >= sum(expected.values()), "the access log is written")
+    counted = seen()
+    wrong = {
+        case.name: (counted[talk.local_port], expected[talk.local_port])
+        for case, talk in zip(CASES, talks, strict=True)
+        if talk.local_port in expected and counted[talk.local_port] != expected[talk.local_port]
+    }
+    assert not wrong, "seen, expected"

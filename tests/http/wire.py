@@ -70,11 +70,13 @@ class Talk:
     received: bytearray = field(default_factory=bytearray)
     reset: bool = False
     ended: bool = False
+    local_port: int = 0
     sock: socket.socket | None = None
 
     def open(self, port: int) -> None:
         self.sock = socket.create_connection(("127.0.0.1", port), timeout=20)
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.local_port = self.sock.getsockname()[1]
 
     def send(self, number: int) -> None:
         if number >= len(self.pieces) or self.sock is None:
@@ -177,7 +179,9 @@ def _drain(talks: list[Talk], seconds: float) -> None:
                 left += 1
         while left:
             rest = deadline - time.monotonic()
-            assert rest > 0, f"{left} of {len(talks)} connections were not closed in {seconds:g} s"
+            if rest <= 0:
+                open_talks = [bytes(t.pieces[0][:300]) for t in talks if not t.ended]
+                raise AssertionError(f"not closed in {seconds:g} s: {open_talks}")
             for key, _ in selector.select(rest):
                 talk = key.data
                 talk.read()
