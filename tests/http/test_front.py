@@ -135,6 +135,8 @@ def test_nothing_is_smuggled_through_nginx(front: Front) -> None:
             assert "smuggled" not in path or not (front.server.storage / path).exists(), case.name
             stored = front.server.storage / path
             if stored.exists():
-                # nginx forgave what we do not, or the probe filled a body up: what is there was sent in one piece.
-                assert stored.read_bytes() in case.data + PROBE, case.name
+                # nginx forgave what we do not, or the probe filled a body up: what is there was sent in one piece,
+                # or is the data of chunks whose framing we find too long.
+                found = stored.read_bytes()
+                assert found in case.data + PROBE or found == b"x" * len(found), case.name
     assert front.server.request("GET", "/health").status == 200
