@@ -269,7 +269,7 @@ class Server:
             request.method,
             request.path,
             status,
-            request.content_length or 0,
+            exchange.received,
             sent,
             self._clock.monotonic() - exchange.started,
             self._client(exchange),
@@ -361,7 +361,7 @@ class Server:
         self._settings = settings
         self._proxies = TrustedProxies(settings.server.trusted_proxies)
         self._application.configure(settings, gate)
-        self._http.limits = limits_of(settings)
+        self._http.configure(limits_of(settings))
         self._http.on_done = self._on_done()
         self._store.configure(
             min_free_bytes=settings.server.min_free_bytes,

@@ -114,7 +114,7 @@ class BodyLoop:
     """One thread, one epoll, one buffer. `start` it, hand it jobs from any thread, `stop` it."""
 
     def __init__(self, limits: Limits, name: str) -> None:
-        self._limits = limits
+        self.limits = limits
         self._epoll = select.epoll()
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._epoll.register(self._wake_read, select.EPOLLIN)
@@ -221,7 +221,7 @@ class BodyLoop:
 
     def _begin_receive(self, job: ReceiveJob) -> None:
         job.started = job.progress_at = job.window_at = time.monotonic()
-        job.deadline = job.started + self._limits.read_timeout
+        job.deadline = job.started + self.limits.read_timeout
         if job.fd is None:
             self._fed_jobs.add(job)
         else:
@@ -341,7 +341,7 @@ class BodyLoop:
 
     def _begin_send(self, job: SendJob) -> None:
         job.progress_at = time.monotonic()
-        job.deadline = job.progress_at + self._limits.write_timeout
+        job.deadline = job.progress_at + self.limits.write_timeout
         self._jobs[job.fd] = job
         if job.corkable:
             # Head and file leave in full segments: a third less CPU than without (tcp_nopush).
@@ -389,7 +389,7 @@ class BodyLoop:
             _log.exception("download completion failed")
 
     def _sweep(self, now: float) -> None:
-        limits = self._limits
+        limits = self.limits
         for job in [*self._jobs.values(), *self._fed_jobs]:
             if isinstance(job, SendJob):
                 if now - job.progress_at > limits.send_stall_timeout or now > job.deadline:

@@ -403,6 +403,7 @@ class Connection(asyncio.BufferedProtocol):
         if exchange.body != UNTOUCHED or exchange is not self._exchange or not self.body_arrived(exchange.request):
             raise RuntimeError("the body of this request is not here")
         exchange.body = WHOLE
+        exchange.received = length
         self._position = start + length
         return bytes(memoryview(self._source)[start : start + length])
 
@@ -443,6 +444,7 @@ class Connection(asyncio.BufferedProtocol):
             if length:
                 with memoryview(self._source) as whole, whole[start : start + length] as view:
                     end = _write(sink, view)
+            exchange.received = length
             done(end)
             return
         self._continue(request, available)
@@ -486,6 +488,7 @@ class Connection(asyncio.BufferedProtocol):
                 end = BodyEnd(received, BodyCut.MALFORMED, error)
             except Exception as error:
                 end = BodyEnd(received, BodyCut.REFUSED, error)
+        exchange.received = received
         if end is None and decoder.done:
             exchange.body = WHOLE
             done(BodyEnd(received))
@@ -522,6 +525,7 @@ class Connection(asyncio.BufferedProtocol):
         if sink is None or done is None or exchange is None:
             return
         exchange.body = WHOLE
+        exchange.received = need
         start = self._position
         self._position += need
         with memoryview(self._source) as whole, whole[start : start + need] as view:
@@ -625,6 +629,7 @@ class Connection(asyncio.BufferedProtocol):
             self._eof = True
         if self._exchange is not None:
             self._exchange.body = WHOLE if end.cut is None else CUT
+            self._exchange.received = end.received
         self._call_done(done, end)
 
     def _call_done(self, done: BodyDone, end: BodyEnd) -> None:

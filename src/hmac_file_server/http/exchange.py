@@ -24,7 +24,7 @@ class Exchange:
     thread.
     """
 
-    __slots__ = ("_answered", "_connection", "_id", "body", "owner", "request", "started")
+    __slots__ = ("_answered", "_connection", "_id", "body", "owner", "received", "request", "started")
 
     def __init__(self, connection: "Connection", request: Request) -> None:
         self._connection = connection
@@ -33,6 +33,8 @@ class Exchange:
         self.owner: str | None = None
         # What became of the body; kept by the connection.
         self.body = UNTOUCHED
+        # Body bytes that were taken.
+        self.received = 0
         self._answered = False
         self._id: str | None = None
 

@@ -92,6 +92,12 @@ class Listener:
             self._servers.append(server)
         self._sweep()
 
+    def configure(self, limits: Limits) -> None:
+        """Take new limits; they count for what happens from now on."""
+        self.limits = limits
+        for body_loop in self._body_loops:
+            body_loop.limits = limits
+
     def next_request_id(self) -> str:
         """A short word, unique in this machine's log."""
         self._request_count += 1

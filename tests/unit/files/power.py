@@ -11,6 +11,8 @@ from __future__ import annotations
 import os
 import random
 import shutil
+import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +51,8 @@ class PowerDisk(WatchedDisk):
     """
 
     def __init__(self, root: Path, cut_after: int | None = None, ignored: frozenset[str] = frozenset()) -> None:
+        # A call and what is noted of it are one: else a number that one thread closes can be another's new file.
+        self._one_at_a_time = threading.RLock()
         super().__init__()
         self.root = root
         self.cut_after = cut_after
@@ -57,6 +61,15 @@ class PowerDisk(WatchedDisk):
         self.dead = False
         self._tree = Node(folder=True)
         self._descriptors: dict[int, Node] = {}
+
+    def _watched(self, name: str, real: Callable[..., Any]) -> Callable[..., Any]:
+        watched = super()._watched(name, real)
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            with self._one_at_a_time:
+                return watched(*args, **kwargs)
+
+        return call
 
     def before(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if name == "close":
