@@ -703,6 +703,7 @@ class Connection(asyncio.BufferedProtocol):
         length = exchange.request.content_length
         if self._processing and length is not None and length <= self._end - self._position:
             self._position += length
+            exchange.received = length
             return False
         return True
 

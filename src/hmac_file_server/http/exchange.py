@@ -33,7 +33,7 @@ class Exchange:
         self.owner: str | None = None
         # What became of the body; kept by the connection.
         self.body = UNTOUCHED
-        # Body bytes that were taken.
+        # Body bytes that came, whether they were wanted or not.
         self.received = 0
         self._answered = False
         self._id: str | None = None
