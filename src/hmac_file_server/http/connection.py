@@ -213,6 +213,8 @@ class Connection(asyncio.BufferedProtocol):
             self._call_drained()
         elif self._yielded:
             self._resume()
+        elif self.state == _IDLE and not self._own:
+            self.deadline = self.listener.now() + self.listener.limits.idle_timeout
 
     def _call_drained(self) -> None:
         drained, self._drained = self._drained, None

@@ -451,6 +451,19 @@ def test_a_reader_that_stops_in_pipelined_answers_is_cut(serve: Open) -> None:
     assert len(served.seen) < 2000
 
 
+def test_a_slow_reader_keeps_its_connection_once_it_has_read(serve: Open) -> None:
+    served = serve(send_stall_timeout=0.6, idle_timeout=60.0)
+    with served.connect(receive_buffer=4096) as sock:
+        sock.sendall(ask("GET /bytes/3000000"))
+        received = 0
+        while received < 3_000_000:
+            received += len(sock.recv(1 << 20))
+        started = time.monotonic()
+        wait_until(lambda: time.monotonic() - started > 2.2, "two sweeps have passed")
+        sock.sendall(CLOSE)
+        assert read_all(sock).endswith(b"hello")
+
+
 def test_what_waits_for_a_slow_reader_is_bounded(serve: Open) -> None:
     """Pipelined requests are answered as they are read, not gathered in memory."""
     served = serve()
