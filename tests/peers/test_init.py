@@ -50,8 +50,8 @@ def site(tmp_path: Path) -> Iterator[tuple[FileServer, Path]]:
     """A server that will run on the configuration that `init` writes into its folder."""
     folder = tmp_path / "site"
     port = free_port()
-    # Of the machine, not of the configuration: room on the disk of the tests, a free port for the admin listener.
-    overrides = ("server.min_free_bytes=1MB", f"admin.listen_address=127.0.0.1:{free_port()}")
+    # Of the machine, not of the configuration: room on the disk of the tests.
+    overrides = ("server.min_free_bytes=1MB",)
     server = FileServer(folder, None, overrides, port)
     try:
         yield server, folder
