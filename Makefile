@@ -9,7 +9,7 @@ help:
 	@echo "make serve   run the server on http://127.0.0.1:8080, files in ./data"
 	@echo "make test    install what the tests need and run them all"
 	@echo "make check   lint, types, layout and unit tests: no servers, no packages"
-	@echo "make bench   compare with nginx and aiohttp; ARGS='--long --peer NAME=URL'"
+	@echo "make bench   compare with nginx and aiohttp; BENCH='--long --peer NAME=URL'"
 	@echo "make format  format the code;  make lock  pin the requirements anew"
 
 serve:
@@ -33,7 +33,7 @@ test:
 bench:
 	@scripts/test-packages nginx-light gcc libc6-dev
 	@scripts/venv test
-	$(BIN)/python -m bench $(ARGS)
+	$(BIN)/python -m bench $(BENCH)
 
 lock:
 	@scripts/venv test
