@@ -126,7 +126,7 @@ class Remove(msgspec.Struct, frozen=True, gc=False):
 
 
 Change: TypeAlias = Create | Claim | Checkpoint | Finish | Remove
-Result: TypeAlias = Session | bool | None | StoreError
+Result: TypeAlias = Session | bool | StoreError | None
 Done: TypeAlias = Callable[[Result], None]
 """Takes the result of a change, on any thread, exactly once. Must not block and must not raise."""
 
