@@ -64,6 +64,12 @@ class StoreInUse(StorageError):  # noqa: N818
     code = "store_in_use"
 
 
+class DraftHeld(StorageError):  # noqa: N818
+    """Another process, or another part of this one, holds the draft. HTTP: 409 or 503 after a hand-over failed."""
+
+    code = "upload_busy"
+
+
 class Outcome(enum.Enum):
     """How a publish ended."""
 
@@ -162,6 +168,75 @@ class Spool(Protocol):
         """Drop it and its bytes. Idempotent; harmless after a publish."""
 
 
+class Hasher(Protocol):
+    """A digest in the making."""
+
+    def update(self, data: Buffer, /) -> object:
+        """The next bytes."""
+
+    def copy(self) -> "Hasher":
+        """One that goes on from here on its own."""
+        ...
+
+    def hexdigest(self) -> str:
+        """The digest so far."""
+        ...
+
+
+class Draft(Protocol):
+    """A file that an upload grows in, at any offsets and over many connections and restarts.
+
+    It belongs to one process at a time. Any thread may call, several at once.
+    """
+
+    @property
+    def name(self) -> str:
+        """What `FileStore.draft` was asked for."""
+        ...
+
+    def write_at(self, view: Buffer, offset: int, /) -> None:
+        """Write all of it at `offset`. Raises StorageFull, StorageFailed, StorageBusy.
+
+        What was written of a view that failed is not known. After `close` or a failed sync: StorageFailed.
+        """
+
+    def read_at(self, offset: int, length: int, /) -> bytes:
+        """Up to `length` bytes from `offset`, zeros where nothing was written; fewer only at the end.
+
+        Raises StorageFailed.
+        """
+        ...
+
+    def sync(self) -> None:
+        """Put everything that was written before the call on the medium, and the draft's name; blocks.
+
+        Relaxed durability: nothing. Raises StorageError. After one failure every later sync and write of
+        this draft raises StorageFailed: what a sync says that follows a failed one is not worth anything.
+        """
+
+    def close(self) -> None:
+        """Let go of it; the file stays. Idempotent. Calls and publishes under way end first, unwaited for."""
+
+    def discard(self) -> None:
+        """Remove it and let go. Idempotent; harmless after a publish. After `close`: nothing."""
+
+
+class SpacePool(Protocol):
+    """The space that all unfinished uploads of this process may still need. Any thread may call."""
+
+    def add(self, size: int, /) -> None:
+        """Promise `size` bytes to one more upload. Raises as `FileStore.admit` does."""
+
+    def charge(self, size: int, /) -> None:
+        """Count an upload that was admitted before a restart: as `add`, without asking."""
+
+    def subtract(self, size: int, /) -> None:
+        """`size` bytes were written or given up: they are outstanding no more."""
+
+    def leave(self) -> None:
+        """One upload less; its outstanding bytes were subtracted."""
+
+
 class Comparison(Protocol):
     """A body held against a published file; nothing is stored."""
 
@@ -248,6 +323,43 @@ class FileStore(Protocol):
 
     def publish_soon(self, spool: Spool, path: StoragePath, meta: Metadata, done: Done, /) -> None:
         """As `publish`, without blocking: what blocks runs on worker threads and `done` gets the result."""
+
+    def draft(self, name: str, *, create: bool) -> Draft | None:
+        """Open the draft `name` ([0-9a-z_-]{1,80}, else ValueError) and hold it, made when missing and `create`.
+
+        None: missing. Raises DraftHeld, StorageError.
+        """
+        ...
+
+    def drafts(self, older_than: float, /) -> list[str]:
+        """Names of drafts last written before `older_than` (epoch s) that nobody holds. Raises StorageError."""
+        ...
+
+    def drop_draft(self, name: str, /) -> bool:
+        """Remove a draft that nobody holds; False when it is held or missing. Raises StorageError, ValueError."""
+        ...
+
+    def publish_draft_soon(
+        self, draft: Draft, path: StoragePath, meta: Metadata, size: int, digest: str | None, done: Done, /
+    ) -> None:
+        """As `publish_soon`; the draft keeps its name and stays open until its owner lets go of it.
+
+        So a publish whose receipt was lost in a crash can be repeated: Outcome.SAME. `size` is the draft's
+        whole size (else StorageFailed); `digest`, from `digest_text`, lets it take part in deduplication.
+        Nothing may be written to the draft any more.
+        """
+
+    def new_hasher(self, size: int, /) -> Hasher | None:
+        """A fresh hasher when files of `size` bytes are hashed, else None."""
+        ...
+
+    def digest_text(self, hasher: Hasher, /) -> str:
+        """Digest as `Entry.digest` has it, "blake3:<hex>"."""
+        ...
+
+    def pool(self) -> SpacePool:
+        """The one pool of this process."""
+        ...
 
     def delete(self, path: StoragePath, reason: str, /) -> bool:
         """Remove the file durably (may block) and log the reason; False when there was none."""

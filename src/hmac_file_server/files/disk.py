@@ -32,6 +32,7 @@ class Disk:
     close = staticmethod(os.close)
     write = staticmethod(os.write)
     pread = staticmethod(os.pread)
+    pwrite = staticmethod(os.pwrite)
     fstat = staticmethod(os.fstat)
     stat = staticmethod(os.stat)
     statvfs = staticmethod(os.statvfs)
