@@ -31,7 +31,7 @@ from hmac_file_server.files.contract import (
 from hmac_file_server.files.directories import Directory
 from hmac_file_server.files.disk import Disk
 from hmac_file_server.files.metadata import MetadataTable, Row
-from hmac_file_server.files.spool import LocalSpool
+from hmac_file_server.files.spool import Source
 
 _BATCH: Final = 256
 _FLUSH_AFTER: Final = 0.05
@@ -44,10 +44,19 @@ _PATIENCE: Final = 30.0
 class Job:
     """One publish under way."""
 
-    __slots__ = ("directory", "done", "meta", "path", "row", "spool")
+    __slots__ = ("directory", "done", "meta", "path", "prepare", "row", "spool")
 
-    def __init__(self, spool: LocalSpool, path: StoragePath, meta: Metadata, done: Done) -> None:
+    def __init__(
+        self,
+        spool: Source,
+        path: StoragePath,
+        meta: Metadata,
+        done: Done,
+        prepare: Callable[[], None] | None = None,
+    ) -> None:
         self.spool = spool
+        self.prepare = prepare
+        """What has to be done first, on a worker, instead of a sync of the data; raises StorageError."""
         self.path = path
         self.meta = meta
         self.done: Done | None = done
@@ -64,9 +73,9 @@ class Steps:
     def __init__(
         self,
         *,
-        place: Callable[[LocalSpool, StoragePath], Directory | None],
-        row: Callable[[LocalSpool, StoragePath, Metadata], Row],
-        settle: Callable[[LocalSpool, StoragePath, Metadata], Published],
+        place: Callable[[Source, StoragePath], Directory | None],
+        row: Callable[[Source, StoragePath, Metadata], Row],
+        settle: Callable[[Source, StoragePath, Metadata], Published],
         entry: Callable[[Row], Published],
         failed: Callable[[str, BaseException], StorageError],
     ) -> None:
@@ -105,7 +114,7 @@ class Committer:
         """Take the job: its data is synced first where that is asked for, on a worker."""
         with self._idle:
             self._under_way += 1
-        if not self._full:
+        if not self._full and job.prepare is None:
             self._queue.put(job)
             return
         try:
@@ -122,7 +131,12 @@ class Committer:
     def sync(self, job: Job) -> None:
         """Sync the data of the job and queue it."""
         try:
-            self._disk.fdatasync(job.spool.fd)
+            if job.prepare is None:
+                self._disk.fdatasync(job.spool.fd)
+            else:
+                job.prepare()
+        except StorageError as error:
+            self._answer(job, error)
         except BaseException as error:
             self._answer(job, self._steps.failed("data", error))
         else:

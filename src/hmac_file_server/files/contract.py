@@ -65,7 +65,7 @@ class StoreInUse(StorageError):  # noqa: N818
 
 
 class DraftHeld(StorageError):  # noqa: N818
-    """Another process, or another part of this one, holds the draft. HTTP: 409 or 503 after a hand-over failed."""
+    """Another process, or another part of this one, holds the draft."""
 
     code = "upload_busy"
 
@@ -215,7 +215,10 @@ class Draft(Protocol):
         """
 
     def close(self) -> None:
-        """Let go of it; the file stays. Idempotent. Calls and publishes under way end first, unwaited for."""
+        """Let go of it; the file stays. Idempotent.
+
+        Does not wait: calls and publishes under way run to their end, and only then others may hold the draft.
+        """
 
     def discard(self) -> None:
         """Remove it and let go. Idempotent; harmless after a publish. After `close`: nothing."""

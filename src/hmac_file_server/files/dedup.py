@@ -17,7 +17,7 @@ from collections.abc import Iterator
 
 from hmac_file_server.files.directories import Directories, Directory, is_regular
 from hmac_file_server.files.disk import Disk
-from hmac_file_server.files.spool import LocalSpool, Spools
+from hmac_file_server.files.spool import Source, Spools
 
 _OPEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _DIGITS = frozenset("0123456789abcdef")
@@ -33,7 +33,7 @@ class Blobs:
         self._spools = spools
         self.max_size = max_size
 
-    def name(self, spool: LocalSpool) -> str | None:
+    def name(self, spool: Source) -> str | None:
         """Name of the blob that the spool's bytes would have; None when it takes no part."""
         if 0 < spool.size <= self.max_size:
             digest = spool.digest
@@ -75,7 +75,7 @@ class Blobs:
         finally:
             self._disk.close(fd)
 
-    def keep(self, name: str, spool: LocalSpool) -> None:
+    def keep(self, name: str, spool: Source) -> None:
         """Make the published spool the blob. Best effort: without it nothing but space is lost."""
         with contextlib.suppress(OSError):
             self._spools.link(spool, name, self._directories.make(name[:2]).fd)

@@ -19,6 +19,7 @@ from hmac_file_server.files.contract import PathRefused, StorageError
 from hmac_file_server.files.dedup import Blobs
 from hmac_file_server.files.directories import Directories, Directory, is_link, is_regular
 from hmac_file_server.files.disk import Disk, storage_error
+from hmac_file_server.files.drafts import is_draft_name
 from hmac_file_server.files.expiry import walk
 from hmac_file_server.files.metadata import MetadataTable, Row
 from hmac_file_server.files.paths import PRIVATE, parse
@@ -131,7 +132,7 @@ class _Check:
             present = False
         if present or self._repair:
             self._database()
-        for name, look in (("spool", self._spool), ("blobs", self._blobs)):
+        for name, look in (("spool", self._spool), ("uploads", self._uploads), ("blobs", self._blobs)):
             try:
                 fd = disk.open(name, _FOLDER, dir_fd=private_fd)
             except FileNotFoundError:
@@ -160,6 +161,23 @@ class _Check:
                 lambda name=name: spools.drop(name),  # type: ignore[misc]
             )
         spools.shut()
+
+    def _uploads(self, fd: int) -> None:
+        """Which drafts are of use is for the engine to say, by its sessions. Here, only what can be none of them."""
+        try:
+            for name in self._disk.listdir(fd):
+                shown = name.encode("utf-8", "backslashreplace").decode()
+                path = f"{PRIVATE}/uploads/{shown}"
+                try:
+                    found = self._disk.stat(name, dir_fd=fd, follow_symlinks=False)
+                except FileNotFoundError:
+                    continue
+                if not is_draft_name(name):
+                    self._found("strange_name", path, "no upload has that name")
+                elif not is_regular(found.st_mode):
+                    self._found("not_a_file", path, "it has the name of an upload, and is no plain file")
+        finally:
+            self._disk.close(fd)
 
     def _blobs(self, fd: int) -> None:
         disk = self._disk

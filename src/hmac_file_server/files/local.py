@@ -1,6 +1,6 @@
 """The store on a POSIX file system: files under the root by their path, everything else in a private folder.
 
-`<root>/<path>` are the published files, `<root>/.hmac-file-server/` (0700) holds spool/, blobs/ and state.db.
+`<root>/<path>` are the published files, `<root>/.hmac-file-server/` (0700) holds spool/, uploads/, blobs/ and state.db.
 Several processes use one tree at once; each opens its own store after the fork.
 """
 
@@ -22,7 +22,9 @@ from hmac_file_server.files.contract import (
     Buffer,
     Deletion,
     Done,
+    Draft,
     Entry,
+    Hasher,
     Log,
     Metadata,
     Outcome,
@@ -40,12 +42,13 @@ from hmac_file_server.files.contract import (
 from hmac_file_server.files.dedup import Blobs
 from hmac_file_server.files.directories import Directories, Directory, is_regular
 from hmac_file_server.files.disk import Disk, storage_error
+from hmac_file_server.files.drafts import Drafts, DraftSource, LocalDraft
 from hmac_file_server.files.expiry import Expiry, Removal
 from hmac_file_server.files.locking import Exclusion
 from hmac_file_server.files.metadata import MetadataTable, Row
 from hmac_file_server.files.paths import PRIVATE
-from hmac_file_server.files.space import Admitted, SharedCounters, Space
-from hmac_file_server.files.spool import LocalSpool, Spools
+from hmac_file_server.files.space import Admitted, LocalSpacePool, SharedCounters, Space
+from hmac_file_server.files.spool import LocalSpool, Source, Spools
 
 _READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
@@ -197,6 +200,14 @@ class LocalFileStore:
                 )
                 undo.callback(self._spools.shut)
                 self._spools.sweep(clock.time() - _ORPHAN_AGE)
+                self._drafts = Drafts(
+                    disk,
+                    self._folder("uploads", private),
+                    full=self._full,
+                    link_by_name=self._spools.self_fds < 0,
+                    failed=self._sync_failed,
+                )
+                undo.callback(self._drafts.shut)
                 shards = Directories(disk, self._folder("blobs", private), monotonic=clock.monotonic, capacity=256)
                 self._blobs = Blobs(disk, shards, self._spools, max_size=dedup_max_size)
                 undo.callback(self._blobs.close)
@@ -220,6 +231,7 @@ class LocalFileStore:
             slot=slot,
             monotonic=clock.monotonic,
         )
+        self._pool = LocalSpacePool(self._space, self.admit)
         self._removal = Removal(
             disk,
             self._directories,
@@ -452,7 +464,7 @@ class LocalFileStore:
             raise TypeError("the spool is of another store")
         self._committer.begin(Job(spool, path, meta, done))
 
-    def _place_or_none(self, spool: LocalSpool, path: StoragePath) -> Directory | None:
+    def _place_or_none(self, spool: Source, path: StoragePath) -> Directory | None:
         """Link the spool at `path`: its directory then, None when the path is taken."""
         try:
             if not self._dedup:  # the common case without a detour
@@ -471,7 +483,7 @@ class LocalFileStore:
                 raise PathRefused("path_segment_too_long", "a segment is too long for the file system") from error
             raise storage_error(error) from error
 
-    def _place(self, spool: LocalSpool, path: StoragePath) -> Directory:
+    def _place(self, spool: Source, path: StoragePath) -> Directory:
         head, _, name = path.rpartition("/")
         directories = self._directories
         blob = self._blobs.name(spool) if self._dedup else None
@@ -491,7 +503,7 @@ class LocalFileStore:
             return directory
         raise FileNotFoundError(errno.ENOENT, "the directory keeps vanishing")
 
-    def _row(self, spool: LocalSpool, path: StoragePath, meta: Metadata) -> Row:
+    def _row(self, spool: Source, path: StoragePath, meta: Metadata) -> Row:
         media_type = meta.media_type
         return Row(
             path,
@@ -505,7 +517,7 @@ class LocalFileStore:
             meta.ticket,
         )
 
-    def _settle(self, spool: LocalSpool, path: StoragePath, meta: Metadata) -> Published:
+    def _settle(self, spool: Source, path: StoragePath, meta: Metadata) -> Published:
         """The path is taken: say whether by the same bytes. Raises StorageError, PathRefused."""
         for _ in range(_ATTEMPTS):
             reader = self.open(path)
@@ -547,11 +559,13 @@ class LocalFileStore:
             return False
         return not is_regular(found.st_mode) or self.open(StoragePath(path)) is None
 
-    def _same(self, spool: LocalSpool, reader: LocalReader) -> bool:
+    def _same(self, spool: Source, reader: LocalReader) -> bool:
         entry = reader.entry
         if entry.size != spool.size:
             return False
         if entry.digest is not None and entry.digest == spool.digest:
+            return True
+        if isinstance(spool, DraftSource) and self._same_file(spool, reader):
             return True
         disk = self._disk
         offset = 0
@@ -564,6 +578,14 @@ class LocalFileStore:
         except OSError as error:
             raise storage_error(error) from error
         return True
+
+    def _same_file(self, spool: DraftSource, reader: LocalReader) -> bool:
+        """Whether the draft itself is what was published: a publish repeated after a crash."""
+        fd = reader.fileno()
+        try:
+            return fd is not None and os.path.samestat(self._disk.fstat(spool.fd), self._disk.fstat(fd))
+        except OSError as error:
+            raise storage_error(error) from error
 
     def _ensure_durable(self, reader: LocalReader, row: Row | None = None) -> None:
         """In full durability: see to it that a file about to be acknowledged again is on the medium.
@@ -615,6 +637,46 @@ class LocalFileStore:
         """Whether syncs failed so often that uploads are refused until a restart."""
         return self._read_only
 
+    # -- uploads in pieces
+
+    def draft(self, name: str, *, create: bool) -> LocalDraft | None:
+        """Open and hold a draft; None when it is missing. Raises DraftHeld, StorageError, ValueError."""
+        return self._drafts.open(name, create=create)
+
+    def drafts(self, older_than: float) -> list[str]:
+        """Names of drafts last written before `older_than` (epoch s) that nobody holds. Raises StorageError."""
+        return self._drafts.idle(older_than)
+
+    def drop_draft(self, name: str) -> bool:
+        """Remove a draft that nobody holds; False when it is held or missing. Raises StorageError, ValueError."""
+        return self._drafts.drop(name)
+
+    def publish_draft_soon(
+        self, draft: Draft, path: StoragePath, meta: Metadata, size: int, digest: str | None, done: Done
+    ) -> None:
+        """Publish a draft that stays open; `done` gets the result on another thread, or here when it is closed."""
+        if not isinstance(draft, LocalDraft):
+            raise TypeError("the draft is of another store")
+        try:
+            source = draft.source(size, digest)
+        except StorageFailed as error:
+            done(error)
+            return
+        self._committer.begin(Job(source, path, meta, done, source.prepare))
+
+    def new_hasher(self, size: int) -> Hasher | None:
+        """A fresh hasher when files of `size` bytes are hashed, else None."""
+        spools = self._spools
+        return spools.new_hasher() if spools.hashing and size <= spools.hash_limit else None
+
+    def digest_text(self, hasher: Hasher) -> str:
+        """The digest so far, "blake3:<hex>" or "sha256:<hex>"."""
+        return f"{self._spools.hash_name}:{hasher.hexdigest()}"
+
+    def pool(self) -> LocalSpacePool:
+        """The one pool of this process."""
+        return self._pool
+
     # -- deleting
 
     def delete(self, path: StoragePath, reason: str) -> bool:
@@ -644,6 +706,7 @@ class LocalFileStore:
             rest.callback(self._blobs.close)
             rest.callback(self._directories.close)
             rest.callback(self._deleting.close)
+            rest.callback(self._drafts.shut)
             rest.callback(self._spools.shut)
             rest.callback(self.metadata.close)
             self._committer.close()

@@ -67,6 +67,10 @@ class Admitted:
                     self._space = None
                     space.add(-self._left, -1)
 
+    def leave_standing(self) -> None:
+        """Let the promise outlive this object: somebody else counts it from here on."""
+        self._space = None
+
     def __del__(self) -> None:
         if self._space is not None:
             self.release()
@@ -165,3 +169,53 @@ class Space:
         self._free = found.f_bavail * found.f_frsize
         # File systems without a fixed number of inodes (btrfs) say 0 of 0.
         self._inodes = found.f_favail if found.f_files else _PLENTY_OF_INODES * 100
+
+
+class LocalSpacePool:
+    """What all unfinished uploads of the process may still write. See `contract.SpacePool`."""
+
+    __slots__ = ("_admit", "_bytes", "_space", "_uploads")
+
+    def __init__(self, space: Space, admit: Callable[[int], Admitted]) -> None:
+        """`admit` promises space out of `space`, or raises."""
+        self._space = space
+        self._admit = admit
+        self._bytes = self._uploads = 0
+
+    def add(self, size: int) -> None:
+        """Promise `size` bytes to one more upload. Raises StorageFull, StorageReadOnly, StorageFailed."""
+        with self._space.lock:
+            self._admit(size).leave_standing()
+            self._bytes += size
+            self._uploads += 1
+
+    def charge(self, size: int) -> None:
+        """Count an upload of which `size` bytes are missing, whether there is space or not."""
+        if size < 0:
+            raise ValueError("a size is not negative")
+        with self._space.lock:
+            self._space.add(size, 1)
+            self._bytes += size
+            self._uploads += 1
+
+    def subtract(self, size: int) -> None:
+        """Count `size` bytes less; never fewer than none."""
+        if size < 0:
+            raise ValueError("a size is not negative")
+        with self._space.lock:
+            size = min(size, self._bytes)
+            self._bytes -= size
+            self._space.add(-size, 0)
+
+    def leave(self) -> None:
+        """Count one upload less; never fewer than none."""
+        with self._space.lock:
+            if self._uploads:
+                self._uploads -= 1
+                self._space.add(0, -1)
+
+    @property
+    def outstanding(self) -> tuple[int, int]:
+        """Bytes and uploads that are counted now."""
+        with self._space.lock:
+            return self._bytes, self._uploads

@@ -13,7 +13,7 @@ from typing import Final, Protocol
 
 from blake3 import blake3
 
-from hmac_file_server.files.contract import Buffer, Reservation, StorageFailed
+from hmac_file_server.files.contract import Buffer, Hasher, Reservation, StorageFailed
 from hmac_file_server.files.disk import Disk, storage_error
 
 FILE_MODE: Final = 0o640
@@ -25,15 +25,26 @@ _CONSUME: Final = 4 << 20
 """Bytes after which the reservation is told what has been written."""
 
 
-class Hasher(Protocol):
-    """What hashlib and blake3 objects share."""
+class Source(Protocol):
+    """An open file with all its bytes, to be published: a spool, or a draft seen as one."""
 
-    def update(self, data: Buffer, /) -> object:
-        """The next bytes."""
+    fd: int
+    name: str | None
+    """Where it is to be linked from in the folder `folder_fd`; None: from its descriptor."""
+    size: int
 
-    def hexdigest(self) -> str:
-        """The digest so far."""
+    @property
+    def folder_fd(self) -> int:
+        """The folder that `name` is in."""
         ...
+
+    @property
+    def digest(self) -> str | None:
+        """Digest of the bytes, where they were hashed."""
+        ...
+
+    def end(self) -> None:
+        """The publish is over. Idempotent."""
 
 
 def hasher(name: str) -> Callable[[], Hasher]:
@@ -61,6 +72,11 @@ class LocalSpool:
         self.fd = fd
         self.name = name
         self.size = 0
+
+    @property
+    def folder_fd(self) -> int:
+        """The folder that `name` is in."""
+        return self._owner.folder_fd
 
     @property
     def digest(self) -> str | None:
@@ -136,12 +152,12 @@ class Spools:
     ) -> None:
         """Take over `folder_fd`. Files up to `hash_limit` bytes are hashed when `hashing` is set."""
         self._disk = disk
-        self._folder = folder_fd
+        self.folder_fd = folder_fd
         self._random = random
         self.hash_name = hash_name
         self.hash_limit = hash_limit
         self.hashing = hashing
-        self._new_hasher = hasher(hash_name)
+        self.new_hasher = hasher(hash_name)
         self.write = disk.write
         self.close = disk.close
         try:
@@ -155,10 +171,10 @@ class Spools:
     def new(self, size: int | None, reservation: Reservation | None) -> LocalSpool:
         """Begin a file of `size` bytes, None: unknown. Raises StorageError."""
         wanted = self.hashing and (size is None or size <= self.hash_limit)
-        hashing = self._new_hasher() if wanted else None
+        hashing = self.new_hasher() if wanted else None
         if self.unnamed:
             try:
-                fd = self._disk.open(".", _UNNAMED, FILE_MODE, dir_fd=self._folder)
+                fd = self._disk.open(".", _UNNAMED, FILE_MODE, dir_fd=self.folder_fd)
                 return LocalSpool(self, fd, None, hashing, reservation)
             except OSError as error:
                 if error.errno not in _NO_TMPFILE:
@@ -166,7 +182,7 @@ class Spools:
                 self.unnamed = False
         name = self._random(16).hex()
         try:
-            fd = self._disk.open(name, _NAMED, FILE_MODE, dir_fd=self._folder)
+            fd = self._disk.open(name, _NAMED, FILE_MODE, dir_fd=self.folder_fd)
             try:
                 self._disk.flock(fd, fcntl.LOCK_SH)
             except OSError:
@@ -177,12 +193,12 @@ class Spools:
             raise storage_error(error) from error
         return LocalSpool(self, fd, name, hashing, reservation)
 
-    def link(self, spool: LocalSpool, name: str, dir_fd: int) -> None:
+    def link(self, spool: Source, name: str, dir_fd: int) -> None:
         """Give the file one more name; raises OSError (EEXIST among them)."""
         if spool.name is None:
             self._disk.link(b"%d" % spool.fd, name, src_dir_fd=self.self_fds, dst_dir_fd=dir_fd, follow_symlinks=True)
         else:
-            self._disk.link(spool.name, name, src_dir_fd=self._folder, dst_dir_fd=dir_fd, follow_symlinks=False)
+            self._disk.link(spool.name, name, src_dir_fd=spool.folder_fd, dst_dir_fd=dir_fd, follow_symlinks=False)
 
     def link_fd(self, fd: int, name: str, dir_fd: int) -> None:
         """Give the open file `fd` one more name; raises OSError, ENOENT when its last name is gone."""
@@ -191,14 +207,14 @@ class Spools:
     def drop(self, name: str) -> None:
         """Remove the private name of a spool."""
         with contextlib.suppress(OSError):  # swept already, or the disk is failing: the next sweep has it
-            self._disk.unlink(name, dir_fd=self._folder)
+            self._disk.unlink(name, dir_fd=self.folder_fd)
 
     def orphans(self, older_than: float) -> list[str]:
         """Names of what a crash left: last changed before `older_than` (epoch seconds) and open nowhere."""
         found = []
-        for name in self._disk.listdir(self._folder):
+        for name in self._disk.listdir(self.folder_fd):
             try:
-                fd = self._disk.open(name, _LOOK, dir_fd=self._folder)
+                fd = self._disk.open(name, _LOOK, dir_fd=self.folder_fd)
             except OSError:
                 continue
             try:
@@ -221,7 +237,7 @@ class Spools:
 
     def shut(self) -> None:
         """Close the folder's descriptors; spools that still exist stay writable."""
-        for fd in (self._folder, self.self_fds):
+        for fd in (self.folder_fd, self.self_fds):
             if fd >= 0:
                 self._disk.close(fd)
-        self._folder = self.self_fds = -1
+        self.folder_fd = self.self_fds = -1
