@@ -1,6 +1,28 @@
 """Uploads: what happens between a permission and a published file. Knows no HTTP."""
 
+from hmac_file_server.uploads.engine import Engine, Order, Rules
 from hmac_file_server.uploads.errors import UploadRefused
+from hmac_file_server.uploads.lease import Check, Lease
+from hmac_file_server.uploads.receipt import Progress, Receipt
 from hmac_file_server.uploads.single import EXISTS, Plan, Result, SingleUpload, Stored
+from hmac_file_server.uploads.states import State
+from hmac_file_server.uploads.upload import Failure, Upload
 
-__all__ = ["EXISTS", "Plan", "Result", "SingleUpload", "Stored", "UploadRefused"]
+__all__ = [
+    "EXISTS",
+    "Check",
+    "Engine",
+    "Failure",
+    "Lease",
+    "Order",
+    "Plan",
+    "Progress",
+    "Receipt",
+    "Result",
+    "Rules",
+    "SingleUpload",
+    "State",
+    "Stored",
+    "Upload",
+    "UploadRefused",
+]

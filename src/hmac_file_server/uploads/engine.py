@@ -1,0 +1,1159 @@
+"""The engine: every resumable upload of this process, whatever protocol its bytes come by.
+
+Rules that live here:
+
+- Only durable bytes are told to anybody: a checkpoint is a sync of the draft, then a commit in the store.
+- One holder a lane. A newcomer wins: the old holder's body is drained, checkpointed and ended; if that takes
+  too long it is fenced, and nothing of it counts any more.
+- Publishing happens once: under the upload's lock the state leaves "open" when the last byte is durable.
+- The receipt is durable before the draft goes, and is repeated to whoever asks until the retention is over.
+- Space, tickets and session places are given back by whoever takes the upload out of "open", once.
+
+Methods may be called from any thread and never block for the medium, unless they say so. Callbacks come on
+any thread. Order of locks: the engine's, then an upload's; a lease's own is never held with either.
+"""
+
+import base64
+import functools
+import threading
+import zlib
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Final, TypeAlias
+
+import msgspec
+
+from hmac_file_server.clock import Clock
+from hmac_file_server.files.contract import (
+    Draft,
+    DraftHeld,
+    Entry,
+    FileStore,
+    Hasher,
+    Log,
+    Metadata,
+    Outcome,
+    PathRefused,
+    Published,
+    StorageError,
+    StoragePath,
+    Submit,
+)
+from hmac_file_server.stores.contract import (
+    OPEN,
+    Checkpoint,
+    Claim,
+    Coordinator,
+    Create,
+    Finish,
+    Remove,
+    Result,
+    Session,
+    SessionStore,
+    Span,
+    StoreError,
+)
+from hmac_file_server.uploads.errors import UploadRefused
+from hmac_file_server.uploads.lease import TAKEN_OVER, Check, Lease
+from hmac_file_server.uploads.receipt import Details, Progress, Receipt, details_of, encode, progress_of
+from hmac_file_server.uploads.single import EXISTS
+from hmac_file_server.uploads.states import Event, State
+from hmac_file_server.uploads.upload import Ended, Failure, Upload
+
+Opened: TypeAlias = Callable[[Upload | Progress | Failure], None]
+Claimed: TypeAlias = Callable[[Lease | Progress | Failure], None]
+CallLater: TypeAlias = Callable[[float, Callable[[], None]], object]
+
+CHECKPOINT_BYTES: Final = 64 << 20
+CHECKPOINT_SECONDS: Final = 5.0
+FENCE_SECONDS: Final = 0.25
+"""How long a newcomer waits for the old holder's last checkpoint."""
+_FLUSH_SECONDS: Final = 0.2
+_IDLE_SECONDS: Final = 60.0
+_CLOSE_SECONDS: Final = 5.0
+_ORPHAN_SECONDS: Final = 3600.0
+_DUE: Final = 1000
+_RECENT: Final = 4096
+_READ: Final = 1 << 20
+_EVERYTHING: Final = (0, 1 << 63)
+
+
+class Rules(msgspec.Struct, frozen=True, kw_only=True):
+    """What the settings say. Times are seconds; `full`: what is acknowledged survives a power cut."""
+
+    max_age: float = 86400.0
+    sessions_per_owner: int = 1000
+    full: bool = True
+
+
+class Order(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """An upload that is to be: `length` bytes to be published at `path`.
+
+    `account` is whose session places it takes; `key` makes a repeat of the order find the same upload;
+    `ticket` is (id, most files, epoch seconds when it may be forgotten) when a ticket's uses are counted.
+    """
+
+    protocol: str
+    path: StoragePath
+    length: int
+    chunk_size: int | None
+    metadata: Metadata
+    filename: str
+    account: str
+    places: int | None = None
+    key: str | None = None
+    ticket: tuple[str, int, float] | None = None
+
+
+class Engine:
+    """See the module."""
+
+    def __init__(
+        self,
+        files: FileStore,
+        store: SessionStore,
+        *,
+        clock: Clock,
+        random: Callable[[int], bytes],
+        submit: Submit,
+        call_later: CallLater,
+        coordinator: Coordinator,
+        log: Log,
+        rules: Rules,
+        slot: int = 0,
+        slots: int = 1,
+    ) -> None:
+        """`submit` runs what blocks on a worker; this process serves the ids whose `home` is `slot` of `slots`."""
+        self._files = files
+        self._store = store
+        self._clock = clock
+        self._random = random
+        self._submit = submit
+        self._call_later = call_later
+        self._coordinator = coordinator
+        self._log = log
+        self._slot = slot
+        self._slots = slots
+        self.rules = rules
+        self._pool = files.pool()
+        # Session times follow the steady clock: a jump of the wall clock expires nothing.
+        self._wall = clock.time() - clock.monotonic()
+        self._lock = threading.Lock()
+        self._uploads: dict[str, Upload] = {}
+        self._opening: dict[str, list[Opened]] = {}
+        self._watchers: dict[str, list[Callable[[], None]]] = {}
+        self._recent: OrderedDict[str, Progress] = OrderedDict()
+        self._swept_orphans = float("-inf")
+        self._transfers = 0
+
+    # ---- asked by protocols
+
+    def now(self) -> float:
+        """Epoch seconds that never jump."""
+        return self._wall + self._clock.monotonic()
+
+    def home(self, upload_id: str) -> int:
+        """The process of this server that serves the upload."""
+        return zlib.crc32(upload_id.encode("utf-8", "replace")) % self._slots
+
+    @property
+    def here(self) -> int:
+        """This process."""
+        return self._slot
+
+    @property
+    def transfers(self) -> int:
+        """Bodies under way."""
+        return self._transfers
+
+    def open_sessions(self) -> int:
+        """Open uploads in the store, of all processes. Raises StoreError."""
+        return self._store.open_sessions()
+
+    def create(self, order: Order, done: Ended) -> None:
+        """Begin an upload; `done` gets its first progress, or that of the one that has the order's key already."""
+        try:
+            if order.key is not None:
+                earlier = self._store.by_key(order.key)
+                if earlier is not None:
+                    done(_same_order(order, earlier))
+                    return
+            self._pool.add(order.length)
+        except (StoreError, StorageError) as error:
+            done(error)
+            return
+        try:
+            if order.ticket is not None and not self._files.take_ticket(*order.ticket):
+                raise UploadRefused("ticket_used_up", "The ticket's files have all been uploaded.")
+        except (UploadRefused, StorageError) as error:
+            self._give_back_space(order.length)
+            done(error)
+            return
+        now = self.now()
+        meta = order.metadata
+        session = Session(
+            id=self._new_id(now),
+            protocol=order.protocol,
+            path=order.path,
+            length=order.length,
+            chunk_size=order.chunk_size,
+            filename=order.filename,
+            media_type=meta.media_type,
+            owner=order.account,
+            key=order.key,
+            created=now,
+            active=now,
+            deadline=now + self.rules.max_age,
+            details=encode(
+                Details(owner=meta.owner, file_expires=meta.expires, ticket=order.ticket, ticket_id=meta.ticket)
+            ),
+        )
+        places = self.rules.sessions_per_owner if order.places is None else order.places
+        self._store.submit(Create(session, places), functools.partial(self._created, order, session, done))
+
+    def _created(self, order: Order, session: Session, done: Ended, result: Result) -> None:
+        if not isinstance(result, Session) or result.id != session.id:
+            self._give_back_space(order.length)
+            self._give_back_ticket(order.ticket)
+            if isinstance(result, Session):
+                done(_same_order(order, result))
+            else:
+                done(result if isinstance(result, StoreError) else StoreError("the session was not recorded"))
+            return
+        try:
+            draft = self._files.draft(session.id, create=True)
+        except StorageError:
+            draft = None
+        if draft is None:
+            # The session is there; its first request will try again.
+            done(progress_of(session))
+            return
+        upload = Upload(session, draft, self._files.new_hasher(order.length))
+        upload.used_at = self._clock.monotonic()
+        publish = False
+        with self._lock:
+            self._uploads[session.id] = upload
+        with upload.lock:
+            if upload.whole():
+                upload.happen(Event.ALL_THERE)
+                upload.waiters.append(done)
+                publish = True
+            progress = upload.progress()
+        if publish:
+            self._publish(upload)
+        else:
+            done(progress)
+
+    def _new_id(self, now: float) -> str:
+        """`<unix>_<random>` as in the guide, with 128 random bits, served by this process."""
+        while True:
+            token = base64.b32encode(self._random(16)).decode("ascii").rstrip("=").lower()
+            upload_id = f"{int(now)}_{token}"
+            if self.home(upload_id) == self._slot:
+                return upload_id
+
+    def progress(self, upload_id: str) -> Progress:
+        """How far an upload is, or how it ended, as far as it is durable. Raises UploadRefused, StoreError."""
+        upload = self._uploads.get(upload_id)
+        if upload is not None:
+            with upload.lock:
+                if not upload.closed:
+                    return upload.progress()
+        recent = self._recent.get(upload_id)
+        if recent is not None and recent.expires > self.now():
+            return recent
+        session = self._store.get(upload_id)
+        if session is None:
+            raise _unknown()
+        return progress_of(session)
+
+    def settle(self, upload_id: str, done: Callable[[], None]) -> None:
+        """Make durable what was received, without disturbing the transfers; within about a quarter second."""
+        upload = self._uploads.get(upload_id)
+        if upload is None:
+            done()
+            return
+        now = self._clock.monotonic()
+        with upload.lock:
+            leases = [
+                lease
+                for lease in upload.leases
+                if lease.position > lease.durable_to
+                and lease.check is None
+                and lease.live
+                and now - lease.settled_at >= _FLUSH_SECONDS
+            ]
+            for lease in leases:
+                lease.settled_at = now
+        if not leases:
+            done()
+            return
+        once = _Once(len(leases), done)
+        self._call_later(FENCE_SECONDS, once.give_up)
+        for lease in leases:
+            self._flush(lease, once.count)
+
+    def watch(self, upload_id: str, callback: Callable[[], None]) -> Callable[[], None]:
+        """Call back whenever the upload's progress changes, until the function that is returned is called."""
+        with self._lock:
+            self._watchers.setdefault(upload_id, []).append(callback)
+
+        def unwatch() -> None:
+            with self._lock:
+                callbacks = self._watchers.get(upload_id)
+                if callbacks is not None and callback in callbacks:
+                    callbacks.remove(callback)
+                    if not callbacks:
+                        del self._watchers[upload_id]
+
+        return unwatch
+
+    # ---- taking charge
+
+    def open(self, upload_id: str, done: Opened) -> None:
+        """Take charge of an upload; `done` gets it, or its end if it has ended, or why not."""
+        with self._lock:
+            upload = self._uploads.get(upload_id)
+            if upload is None or upload.closed:
+                waiting = self._opening.get(upload_id)
+                if waiting is not None:
+                    waiting.append(done)
+                    return
+                self._opening[upload_id] = [done]
+                upload = None
+        if upload is not None:
+            upload.used_at = self._clock.monotonic()
+            done(upload)
+        else:
+            self._load(upload_id, asked=False)
+
+    def _load(self, upload_id: str, *, asked: bool) -> None:
+        draft: Draft | None = None
+        try:
+            session = self._store.get(upload_id)
+            if session is None:
+                raise _unknown()
+            if session.state != OPEN:
+                self._opened(upload_id, progress_of(session))
+                return
+            try:
+                draft = self._files.draft(upload_id, create=not session.ranges)
+            except DraftHeld:
+                if asked:
+                    raise
+                self._coordinator.ask(upload_id, lambda _: self._load(upload_id, asked=True))
+                return
+            if draft is None or not _holds(draft, session):
+                self._lose(session, draft)
+                return
+        except (UploadRefused, StorageError, StoreError) as error:
+            if draft is not None:
+                draft.close()
+            self._opened(upload_id, error)
+            return
+        self._store.submit(Claim(upload_id, session.epoch), functools.partial(self._taken_charge, upload_id, draft))
+
+    def _lose(self, session: Session, draft: Draft | None) -> None:
+        """Acknowledged bytes are not there any more: somebody else touched the storage. Say so, once and for all."""
+        if draft is not None:
+            draft.discard()
+        self._log("upload_lost", upload=session.id, received=session.received)
+        refusal = UploadRefused("upload_lost", "Bytes of this upload were removed from the storage; begin it anew.")
+        receipt = Receipt(
+            path=session.path, filename=session.filename, size=0, code=refusal.code, detail=refusal.detail
+        )
+        change = Finish(session.id, session.epoch, State.FAILED, encode(receipt), self.now() + self.rules.max_age)
+
+        def finished(result: Result) -> None:
+            if result is True:
+                self._give_back(session, session.received)
+            self._opened(session.id, refusal)
+
+        self._store.submit(change, finished)
+
+    def _taken_charge(self, upload_id: str, draft: Draft, result: Result) -> None:
+        if not isinstance(result, Session):
+            draft.close()
+            failure = result if isinstance(result, StoreError) else DraftHeld("another server took the upload")
+            self._opened(upload_id, failure)
+            return
+        if result.state != OPEN:
+            draft.close()
+            self._opened(upload_id, progress_of(result))
+            return
+        upload = Upload(result, draft, self._files.new_hasher(result.length or 0))
+        upload.used_at = self._clock.monotonic()
+        publish = False
+        with self._lock:
+            self._uploads[upload_id] = upload
+        with upload.lock:
+            if upload.whole():
+                # The server stopped between the last checkpoint and the publish.
+                upload.happen(Event.ALL_THERE)
+                publish = True
+        if publish:
+            self._publish(upload)
+        self._opened(upload_id, upload)
+
+    def _opened(self, upload_id: str, result: Upload | Progress | Failure) -> None:
+        with self._lock:
+            waiting = self._opening.pop(upload_id, [])
+        for done in waiting:
+            done(result)
+
+    # ---- leases
+
+    def adopt(self, upload: Upload, chunk_size: int) -> bool:
+        """Take another chunk size than was announced, as long as nothing of the upload is there or under way."""
+        with upload.lock:
+            free = upload.state is State.OPEN and not upload.durable.total and not upload.leases
+            if free:
+                upload.chunk_size = chunk_size
+            return free
+
+    def claim(
+        self,
+        upload: Upload,
+        lane: Span,
+        begin: int,
+        *,
+        on_taken: Callable[[], None],
+        done: Claimed,
+        check: Check | None = None,
+    ) -> None:
+        """Claim a lane for a body that begins at `begin`; whoever holds a part of it is asked to end.
+
+        `on_taken` is called, once, when a newcomer wants the lane: the body is to be ended with `cut`. `done`
+        gets the lease, or the upload's progress when it has ended, or why there is no lease.
+        """
+        lease: Lease | None = None
+        rivals: list[Lease] = []
+        with upload.lock:
+            closed = upload.closed
+            if not closed and upload.state is State.PUBLISHING:
+                upload.waiters.append(done)
+                return
+            progress = upload.progress()
+            if not closed and upload.state is State.OPEN:
+                lease = Lease(self, upload, lane, begin, upload.next_epoch, on_taken, check)
+                lease.ready = done
+                upload.next_epoch += 1
+                rivals = [rival for rival in upload.leases if rival.overlaps(lane)]
+                lease.waiting_for = set(rivals)
+                upload.leases.append(lease)
+        if closed:
+            self._claim_anew(upload.id, lane, begin, on_taken, done, check)
+        elif lease is None:
+            done(progress)
+        elif not rivals:
+            self._begin(lease)
+        else:
+            self._call_later(FENCE_SECONDS, functools.partial(self._fence, lease))
+            for rival in rivals:
+                self._take(rival)
+
+    def _claim_anew(
+        self,
+        upload_id: str,
+        lane: Span,
+        begin: int,
+        on_taken: Callable[[], None],
+        done: Claimed,
+        check: Check | None,
+    ) -> None:
+        """The upload was let go, or has ended, since it was opened."""
+
+        def opened(found: Upload | Progress | Failure) -> None:
+            if isinstance(found, Upload):
+                self.claim(found, lane, begin, on_taken=on_taken, done=done, check=check)
+            else:
+                done(found)
+
+        self.open(upload_id, opened)
+
+    def _take(self, lease: Lease) -> None:
+        """Ask a holder to end; one that has not begun is refused."""
+        with lease.upload.lock:
+            if lease.taken:
+                return
+            lease.taken = True
+            ready, lease.ready = lease.ready, None
+        if ready is None:
+            lease.on_taken()
+        else:
+            self._release(lease)
+            ready(UploadRefused("upload_taken_over", TAKEN_OVER))
+
+    def _fence(self, lease: Lease) -> None:
+        """The old holders took too long: whatever they still do counts no more, unless it is being committed."""
+        begin = False
+        with lease.upload.lock:
+            if lease.ready is None:
+                return
+            for rival in list(lease.waiting_for):
+                if rival.committing == 0:
+                    rival.live = False
+                    lease.predecessors.append(rival)
+                    lease.waiting_for.discard(rival)
+            begin = not lease.waiting_for
+            # Those that are being committed are fenced when that is done.
+            lease.overdue = True
+        if begin:
+            self._begin(lease)
+
+    def _begin(self, lease: Lease) -> None:
+        upload = lease.upload
+        now = self._clock.monotonic()
+        with upload.lock:
+            ready, lease.ready = lease.ready, None
+            if ready is None:
+                return
+            usable = upload.state is State.OPEN and not upload.closed
+            if usable:
+                lease.hold(upload.durable.within(max(lease.begin, lease.lane[0]), lease.lane[1]))
+                hasher = upload.hasher
+                if hasher is not None and upload.hashed == lease.begin:
+                    lease.hot = hasher.copy()
+                lease.moved_at = lease.synced_at = upload.used_at = now
+                lease.begun = True
+        if usable:
+            with self._lock:
+                self._transfers += 1
+            ready(lease)
+            return
+        self._release(lease)
+        if upload.closed:
+            self._claim_anew(upload.id, lease.lane, lease.begin, lease.on_taken, ready, lease.check)
+        else:
+            self.claim(upload, lease.lane, lease.begin, on_taken=lease.on_taken, done=ready, check=lease.check)
+
+    def moved(self, lease: Lease) -> None:
+        """Bytes were written: a long body is checkpointed while it runs."""
+        now = self._clock.monotonic()
+        lease.moved_at = now
+        if lease.check is not None or lease.flushing:
+            return
+        since = lease.position - lease.durable_to
+        if since >= CHECKPOINT_BYTES or now - lease.synced_at >= CHECKPOINT_SECONDS:
+            self._flush(lease, None)
+
+    def flush_all(self) -> None:
+        """Checkpoint every transfer under way, soon."""
+        with self._lock:
+            uploads = list(self._uploads.values())
+        for upload in uploads:
+            with upload.lock:
+                leases = [lease for lease in upload.leases if lease.check is None and lease.begun]
+            for lease in leases:
+                self._flush(lease, None)
+
+    def _flush(self, lease: Lease, then: Callable[[], None] | None) -> None:
+        lease.flushing = True
+        lease.synced_at = self._clock.monotonic()
+
+        def flushed(_failure: Failure | None) -> None:
+            # A failure comes up again, and counts, when the body ends.
+            lease.flushing = False
+            if then is not None:
+                then()
+
+        self._checkpoint(lease, flushed, whole=False)
+
+    def finish(self, lease: Lease, done: Ended) -> None:
+        """The body of a lease is whole: checkpoint it; publish the upload if it was the last that was missing.
+
+        `done` gets the progress: when the upload is complete by this, once it is published.
+        """
+        if lease.check is not None and not lease.check.matches():
+            self._release(lease)
+            done(UploadRefused("digest_mismatch", "The bytes that came are not those of the digest; none were kept."))
+            return
+        self._checkpoint(lease, functools.partial(self._finished, lease, done), whole=True)
+
+    def _finished(self, lease: Lease, done: Ended, failure: Failure | None) -> None:
+        upload = lease.upload
+        publish = wait = False
+        with upload.lock:
+            if failure is None:
+                if upload.state is State.OPEN and upload.whole():
+                    upload.happen(Event.ALL_THERE)
+                    publish = True
+                wait = upload.state is State.PUBLISHING
+                if wait:
+                    upload.waiters.append(done)
+            progress = upload.progress()
+        self._release(lease)
+        if publish:
+            self._publish(upload)
+        if not wait:
+            done(progress if failure is None else failure)
+
+    def cut(self, lease: Lease, done: Callable[[], None] | None = None) -> None:
+        """The body of a lease ended early: keep what came of it; `done` when it is durable, or never will be."""
+
+        def kept(_failure: Failure | None) -> None:
+            self._release(lease)
+            if done is not None:
+                done()
+
+        self._checkpoint(lease, kept, whole=False)
+
+    def _release(self, lease: Lease) -> None:
+        """The lease is over; those who waited for it may begin."""
+        upload = lease.upload
+        ready = []
+        with upload.lock:
+            if lease.committing:
+                # A commit of it is under way: its end is the lease's.
+                lease.leaving = True
+                return
+            lease.live = False
+            begun, lease.begun = lease.begun, False
+            if lease in upload.leases:
+                upload.leases.remove(lease)
+            for other in upload.leases:
+                if lease in other.waiting_for:
+                    other.waiting_for.discard(lease)
+                    if not other.waiting_for:
+                        ready.append(other)
+            upload.used_at = self._clock.monotonic()
+        if begun:
+            with self._lock:
+                self._transfers -= 1
+        for other in ready:
+            self._begin(other)
+
+    # ---- checkpoints
+
+    def _checkpoint(self, lease: Lease, then: Callable[[Failure | None], None], *, whole: bool) -> None:
+        """Make durable what the lease has written; `whole`: its body has ended as it should.
+
+        Before that the last byte of the lane is held back, so that no upload is ever complete by a body whose
+        end nobody saw.
+        """
+
+        def work() -> None:
+            with lease.mutex:
+                upto = lease.position
+                hot = None if lease.hot is None else lease.hot.copy()
+            if not whole and upto == lease.lane[1]:
+                upto -= 1
+                hot = None
+            with lease.upload.lock:
+                known = lease.upload.durable.covers(lease.begin, upto)
+            if known:
+                then(None)
+                return
+            try:
+                lease.upload.draft.sync()
+            except StorageError as error:
+                self._broken(lease.upload)
+                then(error)
+                return
+            self._commit(lease, upto, hot, then)
+
+        if lease.position > lease.begin and (self.rules.full or not whole):
+            self._submit(work)
+        else:
+            work()
+
+    def _commit(self, lease: Lease, upto: int, hot: Hasher | None, then: Callable[[Failure | None], None]) -> None:
+        upload = lease.upload
+        now = self.now()
+        with upload.lock:
+            usable = lease.live and upload.state is State.OPEN and not upload.closed
+            if usable:
+                lease.committing += 1
+                change = Checkpoint(
+                    upload.id,
+                    upload.epoch,
+                    ((lease.begin, upto),),
+                    now,
+                    now + self.rules.max_age,
+                    upload.length,
+                    upload.chunk_size,
+                )
+        if usable:
+            self._store.submit(change, functools.partial(self._committed, lease, upto, hot, now, then))
+        else:
+            then(UploadRefused("upload_taken_over", TAKEN_OVER))
+
+    def _committed(
+        self,
+        lease: Lease,
+        upto: int,
+        hot: Hasher | None,
+        now: float,
+        then: Callable[[Failure | None], None],
+        result: Result,
+    ) -> None:
+        upload = lease.upload
+        failure: Failure | None = None
+        new = 0
+        with upload.lock:
+            if result is True:
+                new = upload.durable.add(lease.begin, upto)
+                upload.happen(Event.CHECKPOINT)
+                upload.active = max(upload.active, now)
+                upload.expires = max(upload.expires, now + self.rules.max_age)
+                lease.durable_to = max(lease.durable_to, upto)
+                if hot is not None and upto > upload.hashed:
+                    upload.hasher, upload.hashed = hot, upto
+            elif isinstance(result, StoreError):
+                failure = result
+            else:
+                failure = UploadRefused("upload_taken_over", TAKEN_OVER)
+            behind = self._behind(upload)
+            lease.committing -= 1
+            leaving = lease.leaving and not lease.committing
+            overdue = [other for other in upload.leases if other.overdue and lease in other.waiting_for]
+        if new:
+            self._pool.subtract(new)
+        if result is False:
+            # The store knows another epoch: some other server has charge of it.
+            self._drop(upload)
+        if behind:
+            self._submit(functools.partial(self._catch_up, upload))
+        self._tell(upload.id)
+        then(failure)
+        if leaving:
+            self._release(lease)
+        for other in overdue:
+            self._fence(other)
+
+    def _broken(self, upload: Upload) -> None:
+        """A sync failed: this draft's descriptor is not to be trusted again; what was durable is read anew."""
+        self._drop(upload)
+
+    def _drop(self, upload: Upload) -> None:
+        """Let go of an upload at once; its transfers end, its file stays."""
+        with upload.lock:
+            if upload.closed:
+                return
+            upload.closed = True
+            leases = list(upload.leases)
+            for lease in leases:
+                lease.live = False
+        self._unlist(upload)
+        upload.draft.close()
+        for lease in leases:
+            self._take(lease)
+
+    def _unlist(self, upload: Upload) -> None:
+        with self._lock:
+            if self._uploads.get(upload.id) is upload:
+                del self._uploads[upload.id]
+
+    # ---- hashing
+
+    def _behind(self, upload: Upload) -> bool:
+        """Whether to hash what became durable out of order; the caller holds the upload's lock."""
+        if upload.hasher is None or upload.hashing or upload.state is not State.OPEN:
+            return False
+        if any(lease.hot is not None and lease.begun for lease in upload.leases):
+            return False
+        if upload.durable.reach(upload.hashed) - upload.hashed < _READ:
+            return False
+        upload.hashing = True
+        return True
+
+    def _catch_up(self, upload: Upload) -> None:
+        """Hash the unbroken run of durable bytes, on a worker."""
+        try:
+            self._hash(upload)
+        except StorageError as error:
+            self._log("upload_hash_failed", upload=upload.id, error=repr(error))
+        finally:
+            with upload.lock:
+                upload.hashing = False
+
+    def _hash(self, upload: Upload) -> None:
+        """Bring the hash to the end of the unbroken run. Blocks. Raises StorageError."""
+        with upload.lock:
+            hasher = None if upload.hasher is None else upload.hasher.copy()
+            position = upload.hashed
+            end = upload.durable.reach(position)
+        if hasher is None:
+            return
+        while position < end:
+            piece = upload.draft.read_at(position, min(_READ, end - position))
+            if not piece:
+                raise StorageError("the draft is shorter than its ranges")
+            hasher.update(piece)
+            position += len(piece)
+        with upload.lock:
+            if position > upload.hashed:
+                upload.hasher, upload.hashed = hasher, position
+
+    # ---- publishing
+
+    def _publish(self, upload: Upload) -> None:
+        """All bytes are durable and the state is "publishing": hash the rest and publish, on a worker."""
+
+        def work() -> None:
+            try:
+                self._hash(upload)
+                hasher = upload.hasher
+                digest = None if hasher is None else self._files.digest_text(hasher)
+                details = upload.details
+                metadata = Metadata(
+                    upload.media_type, upload.filename, details.owner, details.file_expires, details.ticket_id
+                )
+                self._files.publish_draft_soon(
+                    upload.draft,
+                    StoragePath(upload.path),
+                    metadata,
+                    upload.length or 0,
+                    digest,
+                    functools.partial(self._published, upload),
+                )
+            except StorageError as error:
+                self._published(upload, error)
+
+        self._submit(work)
+
+    def _published(self, upload: Upload, result: Published | StorageError | PathRefused) -> None:
+        entry: Entry | None = None
+        if isinstance(result, StorageError):
+            self._put_off(upload, result)
+            return
+        code, detail = "", ""
+        if isinstance(result, PathRefused):
+            code, detail = result.code, result.reason
+        elif result.outcome is Outcome.CONFLICT or result.entry is None:
+            code, detail = "exists", EXISTS
+        else:
+            entry = result.entry
+        receipt = Receipt(
+            path=upload.path,
+            filename=upload.filename if entry is None else entry.filename,
+            size=upload.length or 0,
+            digest=None if entry is None else entry.digest,
+            etag="" if entry is None else entry.etag,
+            code=code,
+            detail=detail,
+        )
+        new = entry is not None and isinstance(result, Published) and result.outcome is Outcome.CREATED
+        expires = self.now() + self.rules.max_age
+        change = Finish(
+            upload.id,
+            upload.epoch,
+            State.FAILED if code else State.COMPLETE,
+            encode(receipt),
+            expires,
+        )
+        self._store.submit(change, functools.partial(self._receipted, upload, receipt, expires, new))
+
+    def _receipted(self, upload: Upload, receipt: Receipt, expires: float, new: bool, result: Result) -> None:
+        if result is not True:
+            # The file is there; the finishing request may be repeated until the receipt is, too.
+            failure = result if isinstance(result, StoreError) else UploadRefused("upload_taken_over", TAKEN_OVER)
+            self._put_off(upload, failure)
+            if result is False:
+                self._drop(upload)
+            return
+        with upload.lock:
+            upload.happen(Event.REFUSED if receipt.code else Event.PUBLISHED)
+            upload.receipt = receipt
+            upload.expires = expires
+            upload.closed = True
+            waiters, upload.waiters = upload.waiters, []
+            progress = upload.progress()
+            rest = (upload.length or 0) - upload.durable.total
+        self._remember(progress)
+        self._unlist(upload)
+        self._give_back_space(rest)
+        if not new:
+            self._give_back_ticket(upload.details.ticket)
+        self._submit(upload.draft.discard)
+        self._tell(upload.id)
+        for done in waiters:
+            done(progress)
+
+    def _put_off(self, upload: Upload, failure: Failure) -> None:
+        with upload.lock:
+            upload.happen(Event.PUT_OFF)
+            waiters, upload.waiters = upload.waiters, []
+        self._log("publish_put_off", upload=upload.id, reason=failure.code)
+        self._tell(upload.id)
+        for done in waiters:
+            done(failure)
+
+    def _remember(self, progress: Progress) -> None:
+        with self._lock:
+            self._recent[progress.id] = progress
+            if len(self._recent) > _RECENT:
+                self._recent.popitem(last=False)
+
+    # ---- the end without a file
+
+    def cancel(self, upload_id: str, done: Ended) -> None:
+        """End an upload on request: transfers first, then its bytes, space and place; an ended one is forgotten."""
+
+        def opened(found: Upload | Progress | Failure) -> None:
+            if isinstance(found, Upload):
+                self._end(found, Event.CANCEL, done)
+            elif isinstance(found, Progress):
+                self._forget(found, done)
+            else:
+                done(found)
+
+        self.open(upload_id, opened)
+
+    def _forget(self, progress: Progress, done: Ended) -> None:
+        try:
+            session = self._store.get(progress.id)
+        except StoreError as error:
+            done(error)
+            return
+        if session is None:
+            done(_unknown())
+            return
+
+        def removed(result: Result) -> None:
+            with self._lock:
+                self._recent.pop(progress.id, None)
+            self._tell(progress.id)
+            done(result if isinstance(result, StoreError) else progress)
+
+        self._store.submit(Remove(session.id, session.epoch), removed)
+
+    def _end(self, upload: Upload, event: Event, done: Ended) -> None:
+        """Take an open upload out of "open" by `event`, after its transfers were ended."""
+
+        def alone(result: Lease | Progress | Failure) -> None:
+            if not isinstance(result, Lease):
+                if isinstance(result, Progress) and event is Event.CANCEL:
+                    # It was published, or ended otherwise, meanwhile.
+                    self._forget(result, done)
+                else:
+                    done(result)
+                return
+            lease = result
+            with upload.lock:
+                lease.committing += 1
+                epoch = upload.epoch
+            if event is Event.CANCEL:
+                change: Remove | Finish = Remove(upload.id, epoch)
+            else:
+                change = Finish(upload.id, epoch, State.EXPIRED, b"", self.now() + self.rules.max_age)
+            self._store.submit(change, functools.partial(self._gone, lease, event, done))
+
+        self.claim(upload, _EVERYTHING, 0, on_taken=_nothing, done=alone)
+
+    def _gone(self, lease: Lease, event: Event, done: Ended, result: Result) -> None:
+        upload = lease.upload
+        if result is True:
+            with upload.lock:
+                upload.happen(event)
+                upload.closed = True
+                progress = upload.progress()
+                rest = (upload.length or 0) - upload.durable.total
+            self._unlist(upload)
+            self._give_back_space(rest)
+            self._give_back_ticket(upload.details.ticket)
+            self._submit(upload.draft.discard)
+            self._tell(upload.id)
+        with upload.lock:
+            lease.committing -= 1
+        self._release(lease)
+        if result is True:
+            done(progress)
+        else:
+            done(result if isinstance(result, StoreError) else _unknown())
+
+    def _give_back_space(self, rest: int) -> None:
+        self._pool.subtract(rest)
+        self._pool.leave()
+
+    def _give_back_ticket(self, ticket: tuple[str, int, float] | None) -> None:
+        if ticket is None:
+            return
+
+        def work() -> None:
+            try:
+                self._files.give_back_ticket(ticket[0])
+            except StorageError as error:
+                self._log("ticket_not_given_back", error=repr(error))
+
+        self._submit(work)
+
+    def _give_back(self, session: Session, received: int) -> None:
+        self._give_back_space((session.length or 0) - received)
+        self._give_back_ticket(details_of(session).ticket)
+
+    # ---- other servers
+
+    def release(self, upload_id: str, released: Callable[[], None]) -> None:
+        """Another server wants the upload: end its transfers, checkpoint them, let go; then call `released`."""
+        upload = self._uploads.get(upload_id)
+        if upload is None or upload.closed:
+            released()
+        else:
+            self._let_go(upload, released)
+
+    def progressed(self, upload_id: str) -> None:
+        """Another server made progress with an upload: whoever waits for news of it here is told."""
+        with self._lock:
+            self._recent.pop(upload_id, None)
+            callbacks = list(self._watchers.get(upload_id, ()))
+        for callback in callbacks:
+            callback()
+
+    def _let_go(self, upload: Upload, released: Callable[[], None]) -> None:
+        def alone(result: Lease | Progress | Failure) -> None:
+            if isinstance(result, Lease):
+                # The lock first: whoever finds the upload closed opens its draft anew.
+                upload.draft.close()
+                with upload.lock:
+                    upload.closed = True
+                self._unlist(upload)
+                self._release(result)
+            released()
+
+        self.claim(upload, _EVERYTHING, 0, on_taken=_nothing, done=alone)
+
+    def _tell(self, upload_id: str) -> None:
+        with self._lock:
+            callbacks = list(self._watchers.get(upload_id, ()))
+        for callback in callbacks:
+            callback()
+        self._coordinator.tell(upload_id)
+
+    # ---- time
+
+    def recover(self) -> None:
+        """After a start, before anything is served: promise the space of open uploads anew; blocks.
+
+        Uploads whose last byte was durable, but which were not published yet, are published. Raises StoreError.
+        """
+        whole = []
+        for upload_id, length, received in self._store.outstanding():
+            if self.home(upload_id) == self._slot:
+                self._pool.charge(length - received)
+                if received >= length:
+                    whole.append(upload_id)
+        for upload_id in whole:
+            self.open(upload_id, _nobody)
+
+    def sweep(self) -> None:
+        """Expire, forget and let go what is due; blocks, so run it on a worker. Raises StoreError, StorageError."""
+        now = self.now()
+        for session in self._store.due(now, _DUE):
+            if self.home(session.id) != self._slot:
+                continue
+            if session.state == OPEN:
+                self._expire(session, now)
+            else:
+                with self._lock:
+                    self._recent.pop(session.id, None)
+                self._store.submit(Remove(session.id, session.epoch), _ignore)
+        idle = self._clock.monotonic() - _IDLE_SECONDS
+        with self._lock:
+            uploads = list(self._uploads.values())
+        for upload in uploads:
+            with upload.lock:
+                resting = not upload.leases and upload.state is State.OPEN and upload.used_at < idle
+            if resting:
+                self._let_go(upload, _nothing)
+        if self._slot == 0 and self._clock.monotonic() - self._swept_orphans >= _ORPHAN_SECONDS:
+            self._swept_orphans = self._clock.monotonic()
+            self._sweep_orphans()
+
+    def _expire(self, session: Session, now: float) -> None:
+        upload = self._uploads.get(session.id)
+        if upload is not None:
+            steady = self._clock.monotonic()
+            with upload.lock:
+                busy = upload.state is not State.OPEN or any(
+                    steady - lease.moved_at < self.rules.max_age for lease in upload.leases if lease.begun
+                )
+                epoch = upload.epoch
+                active, expires = upload.active, upload.expires
+                if busy and upload.leases:
+                    # A transfer under way never expires under its client.
+                    active, expires = now, now + self.rules.max_age
+                    upload.active, upload.expires = active, expires
+            if busy or expires > now:
+                self._store.submit(Checkpoint(session.id, epoch, (), active, max(expires, now + 1.0)), _ignore)
+                return
+
+        def opened(found: Upload | Progress | Failure) -> None:
+            # What another server has in its hands, it looks after.
+            if isinstance(found, Upload):
+                self._log("upload_expired", upload=session.id)
+                self._end(found, Event.EXPIRE, _nobody)
+
+        self.open(session.id, opened)
+
+    def _sweep_orphans(self) -> None:
+        """Remove drafts that belong to no open session: a crash came between the two. Never by age alone."""
+        for name in self._files.drafts(self._clock.time() - _ORPHAN_SECONDS):
+            session = self._store.get(name)
+            if (session is None or session.state != OPEN) and self._files.drop_draft(name):
+                self._log("draft_swept", upload=name)
+
+    def close(self) -> None:
+        """Let go of every upload; transfers must have been ended. Blocks for what is under way. Idempotent."""
+        with self._lock:
+            uploads = list(self._uploads.values())
+        ended = [threading.Event() for _ in uploads]
+        for upload, event in zip(uploads, ended, strict=True):
+            self.release(upload.id, event.set)
+        until = self._clock.monotonic() + _CLOSE_SECONDS
+        for event in ended:
+            event.wait(max(0.0, until - self._clock.monotonic()))
+
+
+class _Once:
+    """Calls a function once: when all have reported, or when the time is over."""
+
+    def __init__(self, count: int, done: Callable[[], None]) -> None:
+        self._left = count
+        self._done: Callable[[], None] | None = done
+        self._lock = threading.Lock()
+
+    def count(self) -> None:
+        with self._lock:
+            self._left -= 1
+            done = self._done if self._left == 0 else None
+            if done is not None:
+                self._done = None
+        if done is not None:
+            done()
+
+    def give_up(self) -> None:
+        with self._lock:
+            done, self._done = self._done, None
+        if done is not None:
+            done()
+
+
+def _same_order(order: Order, session: Session) -> Progress | UploadRefused:
+    """The upload that a key stands for, if it is the one that is ordered now."""
+    if session.length != order.length or session.filename != order.filename:
+        return UploadRefused("key_reused", "This idempotency key stands for another upload.")
+    return progress_of(session)
+
+
+def _holds(draft: Draft, session: Session) -> bool:
+    """Whether the draft is at least as long as what was acknowledged of it."""
+    if not session.ranges:
+        return True
+    end = session.ranges[-1][1]
+    return len(draft.read_at(end - 1, 1)) == 1
+
+
+def _unknown() -> UploadRefused:
+    return UploadRefused("upload_not_found", "There is no such upload.")
+
+
+def _nothing() -> None:
+    pass
+
+
+def _nobody(_result: object) -> None:
+    pass
+
+
+_ignore = _nobody
