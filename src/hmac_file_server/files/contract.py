@@ -349,7 +349,7 @@ class FileStore(Protocol):
 
         So a publish whose receipt was lost in a crash can be repeated: Outcome.SAME. `size` is the draft's
         whole size (else StorageFailed); `digest`, from `digest_text`, lets it take part in deduplication.
-        Nothing may be written to the draft any more.
+        From here on writing to the draft raises StorageFailed.
         """
 
     def new_hasher(self, size: int, /) -> Hasher | None:

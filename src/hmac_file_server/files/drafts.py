@@ -42,6 +42,7 @@ class LocalDraft:
     __slots__ = (
         "_changes",
         "_fd",
+        "_frozen",
         "_lock",
         "_open",
         "_owner",
@@ -66,6 +67,8 @@ class LocalDraft:
         """Writes that have ended, and one for what an earlier process may have left unsynced."""
         self._synced = 0
         self._poisoned = False
+        self._frozen = False
+        """Given to be published: from here on its bytes may be those of a file that people read."""
         self.name = name
 
     def write_at(self, view: Buffer, offset: int) -> None:
@@ -74,6 +77,8 @@ class LocalDraft:
         try:
             if self._poisoned:
                 raise StorageFailed("an earlier sync of the upload failed")
+            if self._frozen:
+                raise StorageFailed("the upload is being published, or was")
             written = self._owner.pwrite(fd, view, offset)
             if written != len(view):
                 self._rest(fd, memoryview(view), offset, written)
@@ -147,7 +152,9 @@ class LocalDraft:
 
     def source(self, size: int, digest: str | None) -> "DraftSource":
         """The draft for the committer. Raises StorageFailed when it is closed."""
-        return DraftSource(self, self._take(), size, digest)
+        source = DraftSource(self, self._take(), size, digest)
+        self._frozen = True
+        return source
 
     def close(self) -> None:
         """Let go; the file stays. Idempotent."""
@@ -359,9 +366,11 @@ class Drafts:
         """Close an open draft and unlock it, also where a child of this process has the descriptor as well."""
         with self._lock:
             self._unsettled.pop(ticket, None)
-        with contextlib.suppress(OSError):
-            self._disk.flock(fd, fcntl.LOCK_UN)
-        self._disk.close(fd)
+        try:
+            with contextlib.suppress(OSError):
+                self._disk.flock(fd, fcntl.LOCK_UN)
+        finally:
+            self._disk.close(fd)
 
     def shut(self) -> None:
         """Close the folder; drafts that are open can be written and closed, no more."""

@@ -1,9 +1,9 @@
 """A disk whose power can be cut between any two calls, and what may be found on it afterwards.
 
-The model knows what a file system promises and nothing more. Bytes of a file are safe once it was synced;
-an entry of a directory is safe once the directory was synced; a commit of the database is safe (SQLite's own
-syncs are not modelled). Of all the rest any part may be there after the cut: any subset of the entries, and
-of a file that was not synced nothing, the front, zeros or all.
+The model knows what a file system promises and nothing more. Bytes of a file are safe once it was synced after they
+were written; an entry of a directory is safe once the directory was synced; a commit of the database is safe
+(SQLite's own syncs are not modelled). Of all the rest any part may be there after the cut: any subset of the entries, and
+of a file that was never synced nothing, the front, zeros or all, and of one that was, any of the later writes.
 """
 
 from __future__ import annotations
@@ -25,6 +25,12 @@ class PowerCut(BaseException):
     """No call returns any more."""
 
 
+def place(there: bytearray, piece: bytes, offset: int) -> None:
+    """What pwrite does: zeros up to `offset` where there is nothing."""
+    there += bytes(max(0, offset - len(there)))
+    there[offset : offset + len(piece)] = piece
+
+
 class Node:
     """One inode: a file with its bytes, or a directory with its entries."""
 
@@ -35,6 +41,11 @@ class Node:
         self.entries: dict[str, Node] = {}
         self.safe_entries: dict[str, Node] = {}
         self.changes: list[tuple[str, Node | None]] = []
+        self.writes: list[tuple[int, bytes]] = []
+
+    def write(self, piece: bytes, offset: int) -> None:
+        self.writes.append((offset, piece))
+        place(self.bytes, piece, offset)
 
     def change(self, name: str, node: Node | None) -> None:
         self.changes.append((name, node))
@@ -89,7 +100,9 @@ class PowerDisk(WatchedDisk):
             self._opened(str(args[0]), args[1], kwargs.get("dir_fd"), result)
         elif name == "write":
             node = self._descriptors[args[0]]
-            node.bytes += bytes(args[1][:result])
+            node.write(bytes(args[1][:result]), len(node.bytes))
+        elif name == "pwrite":
+            self._descriptors[args[0]].write(bytes(args[1][:result]), args[2])
         elif name == "mkdir":
             self._descriptors[kwargs["dir_fd"]].change(args[0], Node(folder=True))
         elif name == "link":
@@ -124,6 +137,7 @@ class PowerDisk(WatchedDisk):
             node.changes = []
         else:
             node.safe_bytes = bytes(node.bytes)
+            node.writes = []
 
     def survivors(self, where: Path, chance: random.Random) -> None:
         """Lay out in `where` one tree that may be found after the cut."""
@@ -161,6 +175,10 @@ class PowerDisk(WatchedDisk):
     @staticmethod
     def _remains(node: Node, chance: random.Random) -> bytes:
         if node.safe_bytes is not None:
-            return node.safe_bytes
+            there = bytearray(node.safe_bytes)
+            for offset, piece in node.writes:
+                if chance.random() < 0.5:
+                    place(there, chance.choice([piece, piece[: len(piece) // 2]]), offset)
+            return bytes(there)
         whole = bytes(node.bytes)
         return chance.choice([b"", whole[: len(whole) // 2], bytes(len(whole)), whole])

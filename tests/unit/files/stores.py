@@ -12,15 +12,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from hmac_file_server.files.contract import Metadata, Published, StorageError
+from hmac_file_server.files.contract import Metadata, PathRefused, Published, StorageError
 from hmac_file_server.files.disk import Disk
+from hmac_file_server.files.drafts import LocalDraft
 from hmac_file_server.files.local import LocalFileStore
 from hmac_file_server.files.paths import parse
 
 PNG = Metadata(media_type="image/png")
 CALLS = tuple(name for name in vars(Disk) if not name.startswith("_"))
 CHANGING = frozenset(
-    {"open", "write", "mkdir", "link", "rename", "unlink", "rmdir", "fsync", "fdatasync", "sync", "commit"}
+    {"open", "write", "pwrite", "mkdir", "link", "rename", "unlink", "rmdir", "fsync", "fdatasync", "sync", "commit"}
 )
 """Calls between which a power cut can make a difference."""
 
@@ -152,6 +153,33 @@ def put_soon(store: LocalFileStore, path: str, body: bytes, meta: Metadata = PNG
         return result
 
     return wait
+
+
+def draft_of(store: LocalFileStore, name: str, body: bytes = b"") -> LocalDraft:
+    """A new draft that holds `body`."""
+    draft = store.draft(name, create=True)
+    assert draft is not None
+    draft.write_at(body, 0)
+    return draft
+
+
+def publish_draft(
+    store: LocalFileStore, draft: LocalDraft, path: str, size: int, digest: str | None = None, meta: Metadata = PNG
+) -> Published:
+    """Publish a draft and wait."""
+    ready = threading.Event()
+    results: list[Published | StorageError | PathRefused] = []
+
+    def done(result: Published | StorageError | PathRefused) -> None:
+        results.append(result)
+        ready.set()
+
+    store.publish_draft_soon(draft, parse(path), meta, size, digest, done)
+    assert ready.wait(30), "the store never answered"
+    (result,) = results
+    if isinstance(result, Exception):
+        raise result
+    return result
 
 
 def get(store: LocalFileStore, path: str) -> bytes | None:
