@@ -131,6 +131,13 @@ Done: TypeAlias = Callable[[Result], None]
 """Takes the result of a change, on any thread, exactly once. Must not block and must not raise."""
 
 
+class Log(Protocol):
+    """Takes one event with plain fields."""
+
+    def __call__(self, event: str, /, **fields: object) -> None:
+        """Record it; must not raise."""
+
+
 class SessionStore(Protocol):
     """The store. Any thread may call. Reads are short and blocking; they see every change that was answered."""
 
@@ -185,7 +192,11 @@ class Coordinator(Protocol):
         """
 
     def ask(self, upload_id: str, done: Callable[[bool], None], /) -> None:
-        """Ask the others to let go: `done(True)` as soon as one did, `done(False)` within about a second."""
+        """Ask the others to let go: `done(True)` as soon as all that listen did, `done(False)` within a second.
+
+        Only all of them: one that never held it has nothing to say about another that does. `done` is called
+        exactly once, on any thread; at once with False when nobody can be asked. Never blocks.
+        """
 
     def tell(self, upload_id: str, /) -> None:
         """Tell the others that an upload made progress. Best effort, never blocks."""
