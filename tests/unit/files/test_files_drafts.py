@@ -591,9 +591,7 @@ class TestCheck:
             published.close()
             for name in ("held", "idle", "published"):
                 os.utime(folder / name, (0, 0))
-            before = open_descriptors()
             assert fsck.check(root, repair=True, clock=ManualClock(4e9)).problems == ()
-            assert open_descriptors() <= before
             assert sorted(os.listdir(folder)) == ["held", "idle", "published"]
             held.close()
 
@@ -605,7 +603,9 @@ class TestCheck:
         (folder / "folder").mkdir()
         with open(os.fsencode(folder) + b"/\xff", "wb"):
             pass
+        before = open_descriptors()
         report = fsck.check(tmp_path, repair=True, clock=ManualClock(4e9))
+        assert open_descriptors() <= before
         found = sorted((problem.code, problem.path.rpartition("/")[2]) for problem in report.problems)
         assert found == [
             ("not_a_file", "folder"),
