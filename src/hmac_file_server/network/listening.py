@@ -4,6 +4,7 @@ import contextlib
 import os
 import socket
 import stat
+import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -14,6 +15,12 @@ from hmac_file_server.config.addresses import parse as parse_address
 _BACKLOG: Final = 4096
 # socket.IPPROTO_MPTCP came with Python 3.10 only where the headers knew it.
 _MPTCP: Final = 262
+_SOL_MPTCP: Final = 284
+_MPTCP_INFO: Final = 1
+# The beginning of struct mptcp_info: subflows besides the first, and flags.
+_INFO: Final = struct.Struct("=B7xI")
+_FELL_BACK: Final = 0x1
+_INT_MAX: Final = 2**31 - 1
 _KEEPALIVE_IDLE: Final = 30
 _KEEPALIVE_INTERVAL: Final = 10
 _KEEPALIVE_PROBES: Final = 6
@@ -50,11 +57,16 @@ class Listening:
                     sock.close()
 
 
-def listen(addresses: Sequence[str], processes: int, *, mptcp: bool) -> Listening:
+def listen(addresses: Sequence[str], processes: int, *, mptcp: bool, user_timeout: float = 0.0) -> Listening:
     """Listen on every address, with one socket a process for TCP (SO_REUSEPORT: the kernel spreads the load).
 
     Multipath TCP is offered where the kernel has it: a client that speaks it moves from Wi-Fi to mobile data
-    without losing its connection; all others notice nothing. Raises ListenFailed.
+    without losing its connection; all others notice nothing.
+
+    `user_timeout`, in seconds, is TCP_USER_TIMEOUT (RFC 5482) of all connections: one whose peer acknowledges
+    nothing for so long, or keeps its window shut, is given up; 0 leaves that to the kernel's some 15 minutes.
+    It must be longer than a download may be paused. The kernel has no such option for multipath listeners;
+    `set_user_timeout` gives it to the connections that they accept. Raises ListenFailed.
     """
     groups: list[list[socket.socket]] = [[] for _ in range(processes)]
     names: list[str] = []
@@ -76,14 +88,44 @@ def listen(addresses: Sequence[str], processes: int, *, mptcp: bool) -> Listenin
                 # "[::]" means both families, as operators expect, unless the other one is asked for as well.
                 both = port == 0 or port not in every_ipv4
                 for group in groups:
-                    group.append(_listen_tcp(family, host, port, shared=processes > 1, mptcp=mptcp, both=both))
-                    port = group[-1].getsockname()[1]
+                    sock = _listen_tcp(family, host, port, shared=processes > 1, mptcp=mptcp, both=both)
+                    group.append(sock)
+                    set_user_timeout(sock, user_timeout)
+                    port = sock.getsockname()[1]
                 names.append(str(Address(host, port)))
         except OSError as error:
             Listening(tuple(map(tuple, groups)), (), tuple(unix_paths)).close()
             reason = error.strerror or str(error)
             raise ListenFailed(f"cannot listen on {text}: {reason}") from error
     return Listening(tuple(map(tuple, groups)), tuple(names), tuple(unix_paths))
+
+
+def set_user_timeout(sock: socket.socket, seconds: float) -> bool:
+    """Set TCP_USER_TIMEOUT of a connection; of a listener, of those it will accept. False where there is none.
+
+    That is so for Unix sockets and for multipath TCP, whose connections outlive the loss of a path by design.
+    A plain client's connection to a multipath listener is plain TCP, but inherits nothing of this.
+    """
+    if seconds <= 0:
+        return False
+    try:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, min(max(1, round(seconds * 1000)), _INT_MAX))
+    except OSError:
+        return False
+    return True
+
+
+def has_other_path(sock: socket.socket) -> bool:
+    """Whether a connection goes on when its own local address is lost: multipath TCP (RFC 8684) on several paths."""
+    try:
+        info = sock.getsockopt(_SOL_MPTCP, _MPTCP_INFO, _INFO.size)
+    except OSError:
+        # Plain TCP, as are all of a multipath listener's connections whose clients know no better.
+        return False
+    if len(info) < _INFO.size:
+        return False
+    more, flags = _INFO.unpack(info)
+    return bool(more) and not flags & _FELL_BACK
 
 
 def _resolve(address: Address) -> list[tuple[int, str]]:
