@@ -25,6 +25,10 @@ class BodyCut(Enum):
     MALFORMED = "malformed"
     REFUSED = "refused"
     ABORTED = "aborted"
+    # Another request has taken over what the body is for.
+    TAKEN_OVER = "taken_over"
+    # The address that the connection was made to is no longer one of the machine's.
+    NETWORK_GONE = "network_gone"
 
 
 class BodyEnd(msgspec.Struct, frozen=True, gc=False):

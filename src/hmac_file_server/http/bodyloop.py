@@ -6,10 +6,13 @@ connection's descriptor, so that the transport closing its own can never make th
 """
 
 import contextlib
+import fcntl
 import logging
 import os
 import select
 import socket
+import sys
+import termios
 import threading
 import time
 from collections import deque
@@ -161,8 +164,7 @@ class BodyLoop:
 
     def cancel(self, job: ReceiveJob, cut: BodyCut = BodyCut.ABORTED) -> None:
         """End a body early: bytes that the kernel already holds are still read first. Thread-safe."""
-        job.cancelled = cut
-        self._post(lambda: self._cancelled(job))
+        self._post(lambda: self._cancelled(job, cut))
 
     # ---- the thread
 
@@ -237,7 +239,7 @@ class BodyLoop:
             if job.fd in self._jobs:
                 self._epoll.register(job.fd, select.EPOLLIN)
 
-    def _pump(self, job: ReceiveJob) -> None:
+    def _pump(self, job: ReceiveJob, quantum: int = _QUANTUM) -> None:
         """Read until the socket is empty, the body whole, or the quantum spent."""
         fd = job.fd
         if fd is None:
@@ -245,7 +247,7 @@ class BodyLoop:
         buffer = self._buffer
         moved = 0
         readv = os.readv
-        while moved < _QUANTUM:
+        while moved < quantum:
             left = job.left
             target = buffer[:left] if 0 <= left < BUFFER_BYTES else buffer
             try:
@@ -306,8 +308,9 @@ class BodyLoop:
             self._fed_jobs.discard(job)
             rest += b"".join(job.fed)
         else:
-            if self._jobs.pop(job.fd, None) is None:
+            if self._jobs.get(job.fd) is not job:
                 return
+            del self._jobs[job.fd]
             # Never registered when the body ended with its first reads.
             with contextlib.suppress(FileNotFoundError):
                 self._epoll.unregister(job.fd)
@@ -333,11 +336,12 @@ class BodyLoop:
         if job.on_consumed is not None:
             job.on_consumed()
 
-    def _cancelled(self, job: ReceiveJob) -> None:
+    def _cancelled(self, job: ReceiveJob, cut: BodyCut) -> None:
         if job.fd is None:
-            self._end(job, BodyEnd(job.received, job.cancelled))
-        elif job.fd in self._jobs:
-            self._pump(job)
+            self._end(job, BodyEnd(job.received, cut))
+        elif self._jobs.get(job.fd) is job:
+            job.cancelled = cut
+            self._pump(job, max(_QUANTUM, _waiting(job.fd)))
 
     def _begin_send(self, job: SendJob) -> None:
         job.progress_at = time.monotonic()
@@ -407,6 +411,14 @@ class BodyLoop:
                 job.window_bytes = 0
             if cut is not None:
                 self._end(job, BodyEnd(job.received, cut))
+
+
+def _waiting(fd: int) -> int:
+    """How many bytes the kernel holds for a descriptor."""
+    count = bytearray(4)
+    with contextlib.suppress(OSError):
+        fcntl.ioctl(fd, termios.FIONREAD, count)
+    return int.from_bytes(count, sys.byteorder)
 
 
 def _cork(fd: int, *, on: bool) -> None:

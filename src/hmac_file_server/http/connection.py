@@ -14,6 +14,7 @@ import os
 import socket
 import time
 from collections import deque
+from collections.abc import Callable
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any, Final
 
@@ -35,6 +36,11 @@ _READ_STEP: Final = 128 * 1024
 _CR: Final = 13
 _LF: Final = 10
 _NO_SPAN: Final = bytearray()
+# Turns of the event loop in which a body that is being cut must bring nothing to count as read: decrypting
+# may take a turn of its own.
+_QUIET_TURNS: Final = 4
+# What a body that is being cut may still bring through the event loop.
+_CUT_BYTES_MAX: Final = 4 * 1024 * 1024
 # Each 4 KiB of an answer counts like a request in the burst of a pipeline.
 _BURST_SHIFT: Final = 12
 
@@ -78,6 +84,8 @@ class Connection(asyncio.BufferedProtocol):
         "_fed_job",
         "_fed_outstanding",
         "_fed_pieces",
+        "_fed_total",
+        "_gone",
         "_job",
         "_linger_left",
         "_loop",
@@ -116,6 +124,8 @@ class Connection(asyncio.BufferedProtocol):
         self._fed_job: ReceiveJob | None = None
         self._fed_outstanding = 0
         self._fed_pieces: deque[bytes] = deque()
+        self._fed_total = 0
+        self._gone: tuple[Exchange, Callable[[], None]] | None = None
         self._close_after = False
         self._eof = False
         self._write_paused = False
@@ -192,13 +202,12 @@ class Connection(asyncio.BufferedProtocol):
             else:
                 self.abort_body()
         elif state == _COLLECTING:
-            done = self._collect_done
-            self._stop_collecting()
-            if done is not None:
-                self._call_done(done, BodyEnd(0, BodyCut.DISCONNECTED))
+            self._end_collecting(BodyCut.DISCONNECTED)
         self._own = _NO_SPAN
         self.listener.forget(self)
         self._call_drained()
+        if self._gone is not None:
+            self._call_gone()
 
     def pause_writing(self) -> None:
         """The client reads slower than we write."""
@@ -215,6 +224,27 @@ class Connection(asyncio.BufferedProtocol):
             self._resume()
         elif self.state == _IDLE and not self._own:
             self.deadline = self.listener.now() + self.listener.limits.idle_timeout
+
+    def on_gone(self, exchange: Exchange, callback: Callable[[], None]) -> None:
+        """See `Exchange.on_gone`."""
+        self._gone = (exchange, callback)
+        if self.state == _CLOSED or exchange is not self._exchange:
+            self.listener.call_later_turn(self._call_gone)
+        elif self.state == _HANDLING and len(self._own) <= self.listener.limits.pending_bytes:
+            # Who does not read is not told that the client has gone.
+            self._resume_reading()
+
+    def _call_gone(self) -> None:
+        gone, self._gone = self._gone, None
+        if gone is None:
+            return
+        exchange, callback = gone
+        if exchange.answered:
+            return
+        try:
+            callback()
+        except Exception:
+            _log.exception("the end of request %s was not dealt with", exchange.request_id)
 
     def _call_drained(self) -> None:
         drained, self._drained = self._drained, None
@@ -541,15 +571,27 @@ class Connection(asyncio.BufferedProtocol):
         self._collect_done = None
 
     def _cut_collecting(self, cut: BodyCut) -> None:
-        done = self._collect_done
-        self._stop_collecting()
         self.state = _HANDLING
         self.deadline = 0.0
-        self._own = _NO_SPAN
-        if self._exchange is not None:
-            self._exchange.body = CUT
-        if done is not None:
-            self._call_done(done, BodyEnd(0, cut))
+        self._end_collecting(cut)
+
+    def _end_collecting(self, cut: BodyCut) -> None:
+        """Give what was collected to the sink, and tell its owner that no more comes."""
+        sink, done, exchange = self._collect_sink, self._collect_done, self._exchange
+        self._stop_collecting()
+        data, self._own = self._own, _NO_SPAN
+        if sink is None or done is None:
+            return
+        end = BodyEnd(len(data), cut)
+        if data:
+            with memoryview(data) as view:
+                written = _write(sink, view)
+            if written.cut is not None:
+                end = written
+        if exchange is not None:
+            exchange.body = CUT
+            exchange.received = end.received
+        self._call_done(done, end)
 
     def _offload(
         self,
@@ -604,6 +646,7 @@ class Connection(asyncio.BufferedProtocol):
         if data:
             self._fed_pieces.append(data)
             self._fed_outstanding += len(data)
+            self._fed_total += len(data)
         if self._fed_outstanding > _FED_BYTES_MAX:
             self._pause_reading()
         loop.feed(job, data)
@@ -646,6 +689,33 @@ class Connection(asyncio.BufferedProtocol):
                 self._handler_failed(exchange)
             else:
                 _log.exception("body handling failed")
+
+    def cut(self, exchange: Exchange, cut: BodyCut) -> None:
+        """See `Exchange.cut`."""
+        if exchange is not self._exchange:
+            return
+        if self.state == _OFFLOADED and self._fed_job is None:
+            self.abort_body(cut)
+        elif self.state in {_OFFLOADED, _COLLECTING}:
+            # What the kernel holds has to come through the event loop.
+            self._resume_reading()
+            self._cut_when_quiet(exchange, cut, self._arrived(), self._arrived(), 0)
+
+    def _arrived(self) -> int:
+        return self._fed_total + len(self._own)
+
+    def _cut_when_quiet(self, exchange: Exchange, cut: BodyCut, first: int, seen: int, turns: int) -> None:
+        """Cut when the loop has turned a few times and brought nothing, or enough."""
+        if exchange is not self._exchange or self.state not in {_OFFLOADED, _COLLECTING}:
+            return
+        arrived = self._arrived()
+        if arrived - first < _CUT_BYTES_MAX and (arrived != seen or turns < _QUIET_TURNS):
+            turns = turns + 1 if arrived == seen else 0
+            self.listener.call_later_turn(self._cut_when_quiet, exchange, cut, first, arrived, turns)
+        elif self.state == _COLLECTING:
+            self._cut_collecting(cut)
+        else:
+            self.abort_body(cut)
 
     def abort_body(self, cut: BodyCut = BodyCut.ABORTED) -> None:
         """End an offloaded body early; its handler is told as soon as the kernel's bytes are read."""
@@ -698,7 +768,12 @@ class Connection(asyncio.BufferedProtocol):
             self.abort_body()
             return True
         if state == _COLLECTING:
+            # The rest is not waited for; the sink still has to learn of its end.
+            sink, done = self._collect_sink, self._collect_done
             self._stop_collecting()
+            exchange.body = CUT
+            if sink is not None and done is not None:
+                self.listener.call_later_turn(self._call_done, done, BodyEnd(0, BodyCut.ABORTED))
             return True
         if exchange.body == CUT:
             return True
@@ -841,6 +916,17 @@ class Connection(asyncio.BufferedProtocol):
         if self._transport.get_write_buffer_size():
             self.deadline = self.listener.now() + self.listener.limits.send_stall_timeout
 
+    def abort_exchange(self, exchange: Exchange) -> None:
+        """See `Exchange.abort`."""
+        self.listener.on_done(exchange, 499, 0)
+        if self.state == _CLOSED or exchange is not self._exchange:
+            return
+        self._exchange = None
+        self._out.clear()
+        if self.state == _HANDLING:
+            self.state = _LINGERING
+        self.abort()
+
     def abort(self) -> None:
         """Drop the connection without another word."""
         if self._transport is not None:
@@ -854,8 +940,8 @@ class Connection(asyncio.BufferedProtocol):
 
     def shut_down(self) -> None:
         """End now: a body is cut with what the kernel holds of it, an answer under way is dropped."""
-        if self.state == _OFFLOADED:
-            self.abort_body()
+        if self.state in {_OFFLOADED, _COLLECTING} and self._exchange is not None:
+            self.cut(self._exchange, BodyCut.ABORTED)
         else:
             self.abort()
 

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from hmac_file_server.http.body import BodyEnd, BodySink
+from hmac_file_server.http.body import BodyCut, BodyEnd, BodySink
 from hmac_file_server.http.request import Request
 from hmac_file_server.http.response import Response
 
@@ -15,6 +15,9 @@ BodyDone = Callable[[BodyEnd], None]
 
 # What became of a request's body: nobody asked for it; all of it was read; some of it may still come.
 UNTOUCHED, WHOLE, CUT = range(3)
+
+# Whether a final response was given, or none can be given any more.
+_OPEN, _ANSWERED, _DROPPED = range(3)
 
 
 class Exchange:
@@ -35,7 +38,7 @@ class Exchange:
         self.body = UNTOUCHED
         # Body bytes that came, whether they were wanted or not.
         self.received = 0
-        self._answered = False
+        self._answered = _OPEN
         self._id: str | None = None
 
     @property
@@ -52,8 +55,8 @@ class Exchange:
 
     @property
     def answered(self) -> bool:
-        """True once a final response was given."""
-        return self._answered
+        """True once a final response was given, or the connection was dropped or given away."""
+        return self._answered != _OPEN
 
     @property
     def body_arrived(self) -> bool:
@@ -65,10 +68,17 @@ class Exchange:
         return self._connection.take_body(self)
 
     def respond(self, response: Response) -> None:
-        """Give the final response. A second one is a defect and raises RuntimeError."""
+        """Give the final response. A second one is a defect and raises RuntimeError.
+
+        After `abort` and `hand_over`, which take the connection away, it is dropped.
+        """
         if self._answered:
-            raise RuntimeError("this exchange has been answered")
-        self._answered = True
+            if self._answered == _ANSWERED:
+                raise RuntimeError("this exchange has been answered")
+            if response.source is not None:
+                response.source.close()
+            return
+        self._answered = _ANSWERED
         self._connection.answer(self, response)
 
     def respond_soon(self, response: Response) -> None:
@@ -76,7 +86,7 @@ class Exchange:
         self._connection.listener.call_soon(self._respond_unless_gone, response)
 
     def _respond_unless_gone(self, response: Response) -> None:
-        if not self._answered:
+        if self._answered != _ANSWERED:
             self.respond(response)
 
     def receive(self, sink: BodySink, done: BodyDone, *, limit: int | None = None) -> None:
@@ -86,6 +96,30 @@ class Exchange:
         `done` is called before `receive` returns.
         """
         self._connection.receive(self, sink, done, limit)
+
+    def cut(self, cut: BodyCut) -> None:
+        """End the body early. A no-op when none is under way.
+
+        What has arrived is given to the sink first; then `done` is called as usual, never before this
+        returns, with `cut`, unless the body was whole by then or ended in another way.
+        """
+        self._connection.cut(self, cut)
+
+    def abort(self) -> None:
+        """Drop the connection at once, without an answer; counts as 499. A no-op once answered.
+
+        A body under way is cut; its `done` is still called.
+        """
+        if not self._answered:
+            self._answered = _DROPPED
+            self._connection.abort_exchange(self)
+
+    def on_gone(self, callback: Callable[[], None]) -> None:
+        """Call once when the connection is lost before the answer was given; one callback at a time.
+
+        A client that has only closed its sending side still waits for its answer.
+        """
+        self._connection.on_gone(self, callback)
 
     def interim(self, status: int, head: bytes = b"") -> None:
         """Send an interim (1xx) response at once. HTTP/1.0 clients never get one (RFC 9110 section 15.2)."""

@@ -127,15 +127,17 @@ def problem_response(  # the fields of RFC 9457 section 3.1, and two of ours
     detail: str,
     request_id: str,
     head: bytes = b"",
+    **members: object,
 ) -> Response:
-    """An error answer: `application/problem+json` (RFC 9457) with `code` and `request_id`."""
-    document = {
+    """An error answer: `application/problem+json` (RFC 9457) with `code`, `request_id` and further `members`."""
+    document: dict[str, object] = {
         "type": f"urn:hmac-file-server:error:{code}",
         "title": title,
         "status": status,
         "detail": detail,
         "code": code,
         "request_id": request_id,
+        **members,
     }
     body = json.dumps(document, ensure_ascii=False).encode("utf-8") + b"\n"
     fields = b"Content-Type: application/problem+json\r\nCache-Control: no-store\r\n" + head

@@ -71,7 +71,8 @@ class Span:
 @dataclass
 class Site:
     """`seen`: requests given to the application; `bodies`: what PUT brought, by path; `ends`: how bodies ended;
-    `done`: status and body bytes of every answered exchange; `refused`: what could not be parsed."""
+    `done`: status and body bytes of every answered exchange; `refused`: what could not be parsed;
+    `exchanges` and `sinks`: the latest of each path; `gone`: paths of clients that left early."""
 
     limits: Limits = field(default_factory=Limits)
     loop: str = "uvloop"
@@ -82,6 +83,9 @@ class Site:
     done: list[tuple[str, int, int]] = field(default_factory=list)
     refused: list[tuple[int, str]] = field(default_factory=list)
     spans: list[Span] = field(default_factory=list)
+    exchanges: dict[str, Exchange] = field(default_factory=dict)
+    sinks: dict[str, Body] = field(default_factory=dict)
+    gone: list[str] = field(default_factory=list)
     port: int = 0
     listener: Listener = field(init=False)
     held: Body | None = None
@@ -158,6 +162,7 @@ class Site:
     def _handle(self, exchange: Exchange) -> None:
         request = exchange.request
         self.seen.append((request.method, request.path))
+        self.exchanges[request.path] = exchange
         _, action, *rest = request.path.split("/")
         if action == "put":
             self._put(exchange, later=False, sink=Body())
@@ -184,6 +189,8 @@ class Site:
             exchange.respond(Response(200, b"", source=span, length=span.size))
         elif action == "slow":
             self._pool.submit(self._after_gate, exchange)
+        elif action == "poll":
+            exchange.on_gone(lambda: self.gone.append(request.path))
         elif action == "interim":
             exchange.interim(104, b"Upload-Offset: 7\r\n")
             exchange.respond(Response(200, b"", b"after"))
@@ -202,6 +209,7 @@ class Site:
 
     def _put(self, exchange: Exchange, *, later: bool, sink: Body, limit: int | None = None) -> None:
         path = exchange.request.path
+        self.sinks[path] = sink
 
         def ended(end: BodyEnd) -> None:
             self.ends.append(end)
