@@ -94,7 +94,7 @@ def test_n_02_the_old_connection_comes_back(two_links: Rig) -> None:
     assert upload.stored() == upload.body
 
 
-@pytest.mark.parametrize("sent", [1000, HALF], ids=["collected", "offloaded"])
+@pytest.mark.parametrize("sent", [1000, HALF])
 def test_n_27_a_silent_connection_is_given_up(tmp_path: Path, sent: int) -> None:
     """Nobody comes back: what the connection held is freed at the stall bound, and what it brought is kept."""
     settings: Settings = {"uploads": {"chunk_size": "1MB"}, "timeouts": {"stall_timeout": "1s"}}
