@@ -164,8 +164,10 @@ class LocalDraft:
     def discard(self) -> None:
         """Remove the file and let go. Idempotent; nothing once it is closed, as another may hold it by then."""
         if self._end():
-            self._owner.remove(self.name)  # under the lock still, which the last user gives up
-            self._give_back()
+            try:
+                self._owner.remove(self.name)  # under the lock still, which the last user gives up
+            finally:
+                self._give_back()
 
     def _end(self) -> bool:
         """Take no more calls; False when that was so already."""

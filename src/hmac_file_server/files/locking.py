@@ -38,8 +38,11 @@ class StoreLock:
         self.release()
 
 
-def lock(root: Path) -> StoreLock:
-    """Take the store at `root` (made when missing) for one server. Raises StoreInUse, StorageError."""
+def lock(root: Path, *, shared: bool = False) -> StoreLock:
+    """Take the store at `root` (made when missing) for one server. Raises StoreInUse, StorageError.
+
+    `shared`: for one of several servers that tell each other what they do; none of the other kind may run then.
+    """
     try:
         private = root / PRIVATE
         private.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -47,7 +50,7 @@ def lock(root: Path) -> StoreLock:
     except OSError as error:
         raise storage_error(error) from error
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(fd, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except OSError as error:
         os.close(fd)
         if error.errno in {errno.EAGAIN, errno.EACCES}:
