@@ -698,8 +698,7 @@ class Connection(asyncio.BufferedProtocol):
             self.abort_body(cut)
         elif self.state in {_OFFLOADED, _COLLECTING}:
             # What the kernel holds has to come through the event loop.
-            self._resume_reading()
-            self._cut_when_quiet(exchange, cut, self._arrived(), self._arrived(), 0)
+            self._cut_when_quiet(exchange, cut, self._arrived(), -1, 0)
 
     def _arrived(self) -> int:
         return self._fed_total + len(self._own)
@@ -711,6 +710,8 @@ class Connection(asyncio.BufferedProtocol):
         arrived = self._arrived()
         if arrived - first < _CUT_BYTES_MAX and (arrived != seen or turns < _QUIET_TURNS):
             turns = turns + 1 if arrived == seen else 0
+            # Also when more waits for the sink than may wait otherwise.
+            self._resume_reading()
             self.listener.call_later_turn(self._cut_when_quiet, exchange, cut, first, arrived, turns)
         elif self.state == _COLLECTING:
             self._cut_collecting(cut)

@@ -129,10 +129,12 @@ def test_a_body_over_tls(serve: Open, keys: tuple[Path, Path], size: int, length
         sock.sendall(ask("PUT /put/a", f"Content-Length: {length}", body=b"t" * size))
         arrived(served, "/put/a")
         cut(served, "/put/a")
-        assert read_all(sock).endswith(b"taken_over")
+        read_until(sock, b"taken_over")
     (end,) = served.ends
     assert end.cut is BodyCut.TAKEN_OVER
-    assert end.received == len(served.sinks["/put/a"].data) == size
+    assert end.received == len(served.sinks["/put/a"].data)
+    # Of more than fits into the server's receive buffer, the client's kernel may hold the rest.
+    assert end.received == size or size > 60_000
 
 
 def test_bytes_over_tls_that_wait_for_a_slow_sink(serve: Open, keys: tuple[Path, Path]) -> None:
@@ -143,10 +145,10 @@ def test_bytes_over_tls_that_wait_for_a_slow_sink(serve: Open, keys: tuple[Path,
         wait_until(lambda: served.held is not None and bool(served.held.data), "the sink is busy")
         cut(served, "/hold/1")
         served.gate.set()
-        assert read_all(sock).endswith(b"taken_over")
+        read_until(sock, b"taken_over")
     (end,) = served.ends
-    assert end == BodyEnd(2_000_000, BodyCut.TAKEN_OVER)
-    assert len(served.sinks["/hold/1"].data) == 2_000_000
+    assert end.cut is BodyCut.TAKEN_OVER
+    assert 1_400_000 < end.received == len(served.sinks["/hold/1"].data)
 
 
 def test_a_sink_that_refuses_what_was_collected(serve: Open) -> None:
