@@ -200,7 +200,7 @@ class SqliteStore:
                 connection = self._connection()
             yield connection
             if connection.in_transaction:
-                connection.execute("COMMIT")
+                connection.execute("ROLLBACK")  # nothing was written
         except (sqlite3.Error, ValueError, OverflowError) as error:
             if connection is not None:
                 connection.close()  # in doubt; the next one starts afresh
@@ -208,13 +208,11 @@ class SqliteStore:
             raise _store_error(error) from error
         finally:
             if connection is not None:
-                if connection.in_transaction:
-                    connection.execute("ROLLBACK")
                 self._give_back(connection)
 
     def _give_back(self, connection: sqlite3.Connection) -> None:
         with self._lock:
-            if not self._closed:
+            if not self._closed and not connection.in_transaction:
                 self._idle.append(connection)
                 return
         connection.close()
