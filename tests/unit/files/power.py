@@ -83,7 +83,7 @@ class PowerDisk(WatchedDisk):
         return call
 
     def before(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if name == "close":
+        if name in {"close", "flock"}:  # what the kernel does for a process that is no more
             return
         if self.dead:
             raise PowerCut
