@@ -10,13 +10,13 @@ import resource
 import signal
 import ssl
 from collections.abc import Callable, Coroutine
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from hmac_file_server import __version__
 from hmac_file_server.auth import Gate, KeyRefused, KeyRing, Refusal
 from hmac_file_server.clock import SystemClock
-from hmac_file_server.config import ConfigError, Loaded, Settings, apply_live, reload_diff, secrets
+from hmac_file_server.config import ConfigError, Loaded, Settings, apply_live, reload_diff, with_secret
 from hmac_file_server.config.base_paths import BasePaths
 from hmac_file_server.files.contract import StorageError, StoreInUse
 from hmac_file_server.files.local import LocalFileStore
@@ -26,9 +26,13 @@ from hmac_file_server.http import Exchange, Limits, Listener
 from hmac_file_server.http.connection import Connection
 from hmac_file_server.http.listener import OnDone, ignore_done
 from hmac_file_server.network import ListenFailed, Listening, TrustedProxies, listen
+from hmac_file_server.network.handoff import Handoff
 from hmac_file_server.processes import HANDLED, Supervisor
 from hmac_file_server.protocols import Application
 from hmac_file_server.protocols.answers import COMMON_HEAD
+from hmac_file_server.resilience import Resilience
+from hmac_file_server.sessions import Sessions, gauges
+from hmac_file_server.stores.contract import StoreError
 from hmac_file_server.telemetry import events, log
 from hmac_file_server.telemetry.access import AccessLog
 from hmac_file_server.workers import PoolSize, WorkerPool
@@ -41,6 +45,9 @@ _SPARE_DESCRIPTORS: Final = 128
 _DESCRIPTORS_PER_CONNECTION: Final = 3
 _PROCESSES_MAX: Final = 16
 _GC_THRESHOLDS: Final = (20_000, 50, 50)
+# So long may the workers' queue stay full before new uploads are told to come back later.
+_FULL_SECONDS: Final = 5.0
+_WORKERS: Final = "workers"
 
 Reload = Callable[[], Loaded]
 OnListening = Callable[[Settings, tuple[str, ...]], None]
@@ -57,25 +64,33 @@ def run(loaded: Loaded, reload: Reload | None = None, on_listening: OnListening 
     count = process_count(settings)
     _raise_descriptor_limit()
     try:
-        settings = with_secret(settings)
+        loaded, new_secret = with_secret(loaded)
+        settings = loaded.settings
+        if new_secret is not None:
+            log.event(events.SECRET_CREATED, path=new_secret)
         gate_of(settings)
         tls_of(settings)
-        store_lock = lock(settings.server.storage_path)
-        listening = listen(settings.server.listen_address, count, mptcp=settings.server.mptcp)
-    except (ListenFailed, StoreInUse, StorageError, KeyRefused, OSError, ValueError) as error:
+        store_lock = lock(settings.server.storage_path, shared=settings.redis.enabled)
+        listening = listen(
+            settings.server.listen_address,
+            count,
+            mptcp=settings.server.mptcp,
+            user_timeout=settings.timeouts.stall_timeout,
+        )
+    except (ConfigError, ListenFailed, StoreInUse, StorageError, KeyRefused, OSError, ValueError) as error:
         log.event(events.SERVER_FAILED, reason=_reason(error))
         return 1
     for address in listening.addresses:
         log.event(events.SERVER_LISTENING, address=address)
     if on_listening is not None:
         on_listening(settings, listening.addresses)
-    counters = SharedCounters(count)
+    shared = Shared(SharedCounters(count), gauges(count), Handoff(count))
     try:
         if count == 1:
-            return _serve(settings, listening, counters, reload, 0, -1)
+            return _serve(settings, listening, shared, reload, 0, -1)
         supervisor = Supervisor(
             count,
-            functools.partial(_serve, settings, listening, counters, reload),
+            functools.partial(_serve, settings, listening, shared, reload),
             on_reload=functools.partial(_check_reload, reload),
             on_stop=listening.close,
         )
@@ -83,8 +98,18 @@ def run(loaded: Loaded, reload: Reload | None = None, on_listening: OnListening 
         log.event(events.SERVER_STOPPED)
         return status
     finally:
+        shared.handoff.close()
         listening.close()
         store_lock.release()
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """What the processes of a server share, made before the fork."""
+
+    counters: SharedCounters
+    gauges: "memoryview[int]"
+    handoff: Handoff
 
 
 def process_count(settings: Settings) -> int:
@@ -93,16 +118,6 @@ def process_count(settings: Settings) -> int:
     if wanted == "auto":
         return max(1, min(_PROCESSES_MAX, len(os.sched_getaffinity(0))))
     return wanted
-
-
-def with_secret(settings: Settings) -> Settings:
-    """The settings with the secret of the embedded defaults when none is set. Raises OSError, ValueError."""
-    if settings.security.secret:
-        return settings
-    secret, new = secrets.ensure(settings.server.storage_path)
-    if new:
-        log.event(events.SECRET_CREATED, path=secrets.default_file(settings.server.storage_path))
-    return replace(settings, security=replace(settings.security, secret=(secret,)))
 
 
 def gate_of(settings: Settings) -> Gate:
@@ -167,11 +182,11 @@ class Server:
     """One serving process."""
 
     def __init__(
-        self, settings: Settings, listening: Listening, counters: SharedCounters, reload: Reload | None, index: int
+        self, settings: Settings, listening: Listening, shared: Shared, reload: Reload | None, index: int
     ) -> None:
         self._settings = settings
         self._listening = listening
-        self._counters = counters
+        self._shared = shared
         self._reload = reload
         self._index = index
         self._stop: asyncio.Event | None = None
@@ -194,16 +209,33 @@ class Server:
                 dynamic=settings.server.enable_dynamic_workers,
             ),
             on_resize=_log_resize,
+            queue_size=settings.workers.uploadqueuesize,
+            on_full=self._workers_full,
         )
+        self._pool = pool
         store = self._store = self._open_store(pool)
+        self._sessions = Sessions(
+            settings,
+            store,
+            clock=self._clock,
+            submit=pool.submit,
+            slot=self._index,
+            slots=self._shared.counters.slots,
+            gauges=self._shared.gauges,
+        )
         self._application = Application(
             settings,
             store=store,
+            engine=self._sessions.engine,
             gate=gate_of(settings),
             clock=self._clock,
             random=os.urandom,
             submit=pool.submit,
+            call_soon=self._call_soon,
+            call_later=self._sessions.call_later,
+            give=self._shared.handoff.send,
             ready=self._why_not_ready,
+            busy=self._busy,
             on_refusal=self._refused,
         )
         self._tls = tls_of(settings)
@@ -221,7 +253,12 @@ class Server:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDLED)
         if lifeline >= 0:
             loop.add_reader(lifeline, self._parent_gone, lifeline)
+        # What was acknowledged before is promised its space before anybody is promised more.
+        await self._sessions.start()
         await self._http.start(list(self._listening.sockets[self._index]), self._tls)
+        inbox = self._shared.handoff.inbox(self._index)
+        loop.add_reader(inbox.fileno(), self._adopt)
+        self._resilience = Resilience(settings, self._http, self._sessions.engine, loud=self._index == 0)
         flusher = loop.create_task(self._flush_often())
         expiry = loop.create_task(self._expire_often(pool)) if self._index == 0 else None
         if self._index == 0:
@@ -229,11 +266,15 @@ class Server:
         await stop.wait()
         if self._index == 0:
             log.event(events.SERVER_STOPPING, signal=self._signal, requests=len(self._http.connections))
+        self._resilience.stop()
         await self._http.stop(_DRAIN_SECONDS)
+        loop.remove_reader(inbox.fileno())
         flusher.cancel()
         if expiry is not None:
             expiry.cancel()
+        await self._sessions.stop()
         await loop.run_in_executor(None, pool.close)
+        await loop.run_in_executor(None, self._sessions.close)
         await loop.run_in_executor(None, store.close)
         self._access.flush()
 
@@ -252,7 +293,7 @@ class Server:
             clock=self._clock,
             submit=pool.submit,
             log=log.named,
-            counters=self._counters,
+            counters=self._shared.counters,
             slot=self._index,
         )
 
@@ -299,6 +340,27 @@ class Server:
             return error.code
         return None
 
+    def _call_soon(self, callback: Callable[..., None], *arguments: object) -> None:
+        self._http.call_soon(callback, *arguments)
+
+    def _adopt(self) -> None:
+        """Take a connection that another process was reached by."""
+        given = self._shared.handoff.receive(self._index)
+        if given is not None:
+            self._http.adopt_socket(*given)
+
+    def _busy(self) -> bool:
+        since = self._pool.full_since
+        return since is not None and self._clock.monotonic() - since > _FULL_SECONDS
+
+    def _workers_full(self, full: bool) -> None:
+        """Called on any thread: a full queue holds the sockets that feed it."""
+        if full:
+            self._http.pause_bodies(_WORKERS)
+        else:
+            self._http.resume_bodies(_WORKERS)
+        log.event(events.WORKERS_FULL if full else events.WORKERS_FREE, waiting=self._pool.waiting)
+
     async def _flush_often(self) -> None:
         while True:
             await asyncio.sleep(_FLUSH_SECONDS)
@@ -344,7 +406,7 @@ class Server:
             return
         self._access.flush()
         try:
-            new = with_secret(self._reload().settings)
+            new = with_secret(self._reload())[0].settings
             settings, live, restart = applied(self._settings, new)
             gate = gate_of(settings)
             # A certificate that does not fit its key is refused before the old one is touched.
@@ -361,6 +423,8 @@ class Server:
         self._settings = settings
         self._proxies = TrustedProxies(settings.server.trusted_proxies)
         self._application.configure(settings, gate)
+        self._sessions.configure(settings)
+        self._resilience.configure(settings)
         self._http.configure(limits_of(settings))
         self._http.on_done = self._on_done()
         self._store.configure(
@@ -380,17 +444,18 @@ class Server:
 
 
 def _serve(
-    settings: Settings, listening: Listening, counters: SharedCounters, reload: Reload | None, index: int, lifeline: int
+    settings: Settings, listening: Listening, shared: Shared, reload: Reload | None, index: int, lifeline: int
 ) -> int:
     """Be one serving process. Returns the exit status."""
     listening.keep_only(index)
+    shared.handoff.keep_only(index)
     # Requests leave no cycles behind; what was imported need not be looked through for them again and again.
     gc.collect()
     gc.freeze()
     gc.set_threshold(*_GC_THRESHOLDS)
     try:
-        _run_loop(Server(settings, listening, counters, reload, index).serve(lifeline))
-    except StorageError as error:
+        _run_loop(Server(settings, listening, shared, reload, index).serve(lifeline))
+    except (StorageError, StoreError) as error:
         log.event(events.SERVER_FAILED, reason=_reason(error), exc=error)
         return 1
     if lifeline < 0:
@@ -416,7 +481,7 @@ def _check_reload(reload: Reload | None) -> bool:
             log.reopen()
         return True
     try:
-        new = with_secret(reload().settings)
+        new = with_secret(reload())[0].settings
         gate_of(new)
         tls_of(new)
         log.configure(new.logging)

@@ -77,9 +77,7 @@ class Server:
         'Proxies whose X-Forwarded-For is believed; "unix:" stands for peers on Unix sockets.',
         live=True,
     )
-    networkevents: bool = _setting(
-        True, kinds.SWITCH, "Watch network changes and hold running uploads over them.", planned=True
-    )
+    networkevents: bool = _setting(True, kinds.SWITCH, "Watch network changes and hold running uploads over them.")
     enable_dynamic_workers: bool = _setting(True, kinds.SWITCH, "Let the worker pool grow and shrink with its queue.")
     worker_scale_up_thresh: int = _setting(
         50, kinds.whole_number(1, 100_000), "Queue length at which a worker is added."
@@ -105,7 +103,7 @@ class Workers:
     numworkers: int = _setting(4, kinds.whole_number(1, 1024), "Workers that are always there.")
     max_workers: int = _setting(32, kinds.whole_number(1, 1024), "Most workers under load.")
     uploadqueuesize: int = _setting(
-        50, kinds.whole_number(1, 100_000), "Jobs that may wait for a worker before new ones are put off.", planned=True
+        50, kinds.whole_number(1, 100_000), "Jobs that may wait for a worker before uploads are held."
     )
 
 
@@ -114,27 +112,25 @@ class Uploads:
     """What may be uploaded and how."""
 
     chunked_uploads_enabled: bool = _setting(
-        True, kinds.SWITCH, "Offer the chunk protocol at /upload/chunked.", live=True, planned=True
+        True, kinds.SWITCH, "Offer the chunk protocol at /upload/chunked.", live=True
     )
     resumable_uploads_enabled: bool = _setting(
         True, kinds.SWITCH, "Offer tus and the IETF resumable upload protocol.", live=True, planned=True
     )
     chunk_size: int = _setting(
-        "5MB", kinds.size(KIB, 5 * GIB), "Chunk size that new upload sessions are told.", live=True, planned=True
+        "5MB", kinds.size(KIB, 5 * GIB), "Chunk size that new upload sessions are told.", live=True
     )
     max_resumable_age: float = _setting(
         "24h",
         kinds.duration(1.0),
         "Time without a byte after which an unfinished upload is dropped.",
         live=True,
-        planned=True,
     )
     max_sessions_per_owner: int = _setting(
         1000,
         kinds.whole_number(1, 1_000_000),
         "Unfinished upload sessions one owner may have.",
         live=True,
-        planned=True,
     )
     allowed_extensions: tuple[str, ...] = _setting(
         [],
@@ -216,8 +212,10 @@ class Security:
 class Redis:
     """Upload sessions shared by several machines."""
 
-    enabled: bool = _setting(False, kinds.SWITCH, "Keep the index of upload sessions in Redis.", planned=True)
-    url: str = _setting("redis://127.0.0.1:6379/0", kinds.REDIS_URL, "The Redis server.", planned=True)
+    enabled: bool = _setting(
+        False, kinds.SWITCH, "Mirror upload sessions to Redis, and share the storage with other servers."
+    )
+    url: str = _setting("redis://127.0.0.1:6379/0", kinds.REDIS_URL, "The Redis server.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -225,17 +223,16 @@ class NetworkResilience:
     """What happens when the network changes."""
 
     stabilization_delay: float = _setting(
-        "2s", kinds.duration(0.0), "Quiet time after a change before uploads go on.", live=True, planned=True
+        "2s", kinds.duration(0.0), "Quiet time after a change before uploads go on.", live=True
     )
     poll_interval: float = _setting(
         "5s",
         kinds.duration(0.1),
-        "How often the interfaces are looked at where the kernel does not tell.",
+        "How often the interfaces are looked at, whatever the kernel tells.",
         live=True,
-        planned=True,
     )
     max_pause: float = _setting(
-        "30s", kinds.duration(0.0), "Longest hold of uploads over one change.", live=True, planned=True
+        "30s", kinds.duration(0.0), "Longest hold of uploads over one change; 0 holds nothing.", live=True
     )
 
 

@@ -5,6 +5,7 @@ from urllib.parse import quote
 
 from hmac_file_server.auth import Refusal
 from hmac_file_server.files.contract import (
+    DraftHeld,
     Entry,
     PathRefused,
     StorageBusy,
@@ -15,7 +16,8 @@ from hmac_file_server.files.contract import (
 from hmac_file_server.http import BodyCut, BodyEnd, Exchange, Response
 from hmac_file_server.http.errors import HttpError
 from hmac_file_server.http.response import json_response, problem_response
-from hmac_file_server.uploads import UploadRefused
+from hmac_file_server.stores.contract import StoreError, TooManySessions
+from hmac_file_server.uploads import Failure, UploadRefused
 
 # code -> (status, title). The page docs/errors.md explains each; a test holds the two together.
 PROBLEMS: Final[dict[str, tuple[int, str]]] = {
@@ -40,6 +42,22 @@ PROBLEMS: Final[dict[str, tuple[int, str]]] = {
     "coding_refused": (415, "Content coding not accepted"),
     "precondition_failed": (412, "Precondition failed"),
     "range_not_satisfiable": (416, "Range not satisfiable"),
+    "bad_field": (400, "Malformed field"),
+    "bad_digest": (400, "Malformed digest"),
+    "bad_chunk_number": (400, "No such chunk"),
+    "bad_chunk_length": (400, "Wrong length of a chunk"),
+    "digest_mismatch": (400, "Digest does not match"),
+    "chunk_differs": (409, "Other bytes are stored"),
+    "upload_taken_over": (409, "Continued by another request"),
+    "upload_not_found": (404, "No such upload"),
+    "upload_expired": (410, "Upload expired"),
+    "upload_lost": (410, "Upload lost"),
+    "key_reused": (422, "Idempotency key reused"),
+    "too_many_sessions": (429, "Too many uploads"),
+    "network_changed": (408, "Network changed"),
+    "upload_busy": (503, "Upload busy"),
+    "sessions_unavailable": (503, "Sessions unavailable"),
+    "server_busy": (503, "Server busy"),
     "shutting_down": (503, "Shutting down"),
     "storage_full": (507, "Storage full"),
     "storage_busy": (503, "Storage busy"),
@@ -97,12 +115,13 @@ PREFLIGHT: Final = (
 )
 
 _RETRY_AFTER: Final = b"Retry-After: 5\r\n"
+_RETRY_SOON: Final = b"Retry-After: 1\r\n"
 
 
-def problem(exchange: Exchange, code: str, detail: str, head: bytes = b"") -> Response:
-    """An error answer by its code."""
+def problem(exchange: Exchange, code: str, detail: str, head: bytes = b"", **members: object) -> Response:
+    """An error answer by its code; `members` stand beside those that every problem has (RFC 9457 section 3.2)."""
     status, title = PROBLEMS[code]
-    return problem_response(status, code, title, detail, exchange.request_id, head)
+    return problem_response(status, code, title, detail, exchange.request_id, head, **members)
 
 
 def refuse(exchange: Exchange, code: str, detail: str, head: bytes = b"") -> None:
@@ -125,10 +144,19 @@ def deny(exchange: Exchange, refusal: Refusal) -> None:
     exchange.respond(problem_response(refusal.status, refusal.code, title, detail, exchange.request_id, head))
 
 
-def failure(exchange: Exchange, error: UploadRefused | StorageError | PathRefused) -> Response:
-    """The answer to what an upload or the store refused."""
+def failure(exchange: Exchange, error: Failure | PathRefused) -> Response:
+    """The answer to what an upload or a store refused."""
     if isinstance(error, UploadRefused):
+        if error.code not in PROBLEMS:
+            # A path rule, found when the file was published.
+            return problem_response(400, error.code, "Path refused", error.detail, exchange.request_id)
         return problem(exchange, error.code, error.detail)
+    if isinstance(error, TooManySessions):
+        return problem(exchange, "too_many_sessions", "There are too many unfinished uploads.", _RETRY_AFTER)
+    if isinstance(error, StoreError):
+        return problem(exchange, "sessions_unavailable", "Upload sessions cannot be kept at present.", _RETRY_AFTER)
+    if isinstance(error, DraftHeld):
+        return problem(exchange, "upload_busy", "Another server is about to let go of this upload.", _RETRY_SOON)
     if isinstance(error, PathRefused):
         return path_refused(exchange, error)
     if isinstance(error, StorageFull):
@@ -153,6 +181,8 @@ _CUTS: Final[dict[BodyCut, tuple[str, str]]] = {
     BodyCut.TIMED_OUT: ("body_timed_out", "The request took too long."),
     BodyCut.TOO_LARGE: ("too_large", "The body is larger than allowed."),
     BodyCut.ABORTED: ("shutting_down", "The server is shutting down."),
+    BodyCut.TAKEN_OVER: ("upload_taken_over", "Another request continues this upload."),
+    BodyCut.NETWORK_GONE: ("network_changed", "The address of this connection is gone; connect anew."),
 }
 
 

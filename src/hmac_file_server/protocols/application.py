@@ -2,12 +2,13 @@
 
 import logging
 import re
+import threading
 import unicodedata
 from collections.abc import Callable
 from importlib import resources
-from typing import Final
+from typing import Any, Final
 
-from hmac_file_server.auth import Gate, Grant, Refusal
+from hmac_file_server.auth import Gate, Grant, Operation, Refusal
 from hmac_file_server.clock import Clock
 from hmac_file_server.config import Settings
 from hmac_file_server.config.base_paths import BasePaths
@@ -15,14 +16,15 @@ from hmac_file_server.files.contract import FileStore, Metadata, PathRefused, St
 from hmac_file_server.files.paths import parse as parse_path
 from hmac_file_server.http import Exchange, Response
 from hmac_file_server.http.response import json_response
-from hmac_file_server.protocols import download, form, put, removal
-from hmac_file_server.protocols.answers import PREFLIGHT, quote_path, refuse
-from hmac_file_server.uploads import Plan
+from hmac_file_server.protocols import chunked, download, form, put, removal
+from hmac_file_server.protocols.answers import PREFLIGHT, deny, path_refused, quote_path, refuse
+from hmac_file_server.uploads import Engine, Plan
 
 _log = logging.getLogger(__name__)
 
 _UNWANTED_IN_NAMES: Final = re.compile(r'[\x00-\x1f\x7f-\x9f/\\"<>|:*?\u200b-\u200f\u202a-\u202e\u2066-\u2069\ufeff]')
 _FORMS_MAX: Final = 8192
+_LATER: Final = b"Retry-After: 2\r\n"
 _NAME_BYTES: Final = 200
 # A count that is forgotten before its ticket expires could be spent again; a row is some sixty bytes.
 _TICKET_MEMORY: Final = 10 * 366 * 86400.0
@@ -33,6 +35,7 @@ _PAGE: Final = (
 )
 
 OnRefusal = Callable[[Exchange, Refusal], None]
+Give = Callable[[int, int, bytes, str], bool]
 
 
 class Application:
@@ -43,15 +46,31 @@ class Application:
         settings: Settings,
         *,
         store: FileStore,
+        engine: Engine,
         gate: Gate,
         clock: Clock,
         random: Callable[[int], bytes],
         submit: Callable[[Callable[[], None]], object],
+        call_soon: Callable[..., None],
+        call_later: Callable[[float, Callable[[], None]], object],
+        give: Give,
         ready: Callable[[], str | None],
+        busy: Callable[[], bool],
         on_refusal: OnRefusal,
     ) -> None:
-        """`submit` runs what blocks on a worker; `ready` says why not, or None when all is well."""
+        """Make it on the thread of the event loop.
+
+        `submit` runs what blocks on a worker; `call_soon` and `call_later` run on the event loop, from any
+        thread; `give(process, fd, data, peer)` hands a connection to another process of this server; `ready`
+        says why not, or None when all is well; `busy`: no upload can be begun at present.
+        """
         self.store = store
+        self.engine = engine
+        self.call_soon = call_soon
+        self.call_later = call_later
+        self.give = give
+        self.busy = busy
+        self._thread = threading.get_ident()
         self.clock = clock
         self.random = random
         self.submit = submit
@@ -67,6 +86,8 @@ class Application:
         self.gate = gate
         self.base_paths = BasePaths(settings.server.base_path)
         self._forms: dict[str, tuple[StoragePath, ...]] = {}
+        # Switched off, they are paths like any other that nothing is stored at.
+        self._chunked = chunked.UPLOADS if settings.uploads.chunked_uploads_enabled else frozenset()
         # Without syncs a short file is stored faster than it is handed to another thread.
         self.inline = settings.uploads.durability == "relaxed"
 
@@ -82,14 +103,22 @@ class Application:
             else:
                 download.get(self, exchange)
         elif method == "PUT":
-            put.put(self, exchange)
+            if path in self._chunked:
+                chunked.chunked(self, exchange)
+            else:
+                put.put(self, exchange)
         elif method == "POST":
             if path == "/upload":
                 form.post_form(self, exchange)
+            elif path in self._chunked:
+                chunked.chunked(self, exchange)
             else:
                 refuse(exchange, "not_found", "Nothing takes a POST here.")
         elif method == "DELETE":
-            removal.delete(self, exchange)
+            if path in self._chunked:
+                chunked.chunked(self, exchange)
+            else:
+                removal.delete(self, exchange)
         elif method == "OPTIONS":
             exchange.respond(Response(204, PREFLIGHT))
         else:
@@ -114,9 +143,75 @@ class Application:
     def _front_page(self, exchange: Exchange) -> None:
         exchange.respond(Response(200, _PAGE, self._page))
 
-    _FIXED: Final = {"/health": _health, "/ready": _readiness, "/": _front_page}
+    def _upload_status(self, exchange: Exchange) -> None:
+        if self._chunked:
+            chunked.status(self, exchange)
+        else:
+            download.get(self, exchange)
+
+    _FIXED: Final = {
+        "/health": _health,
+        "/ready": _readiness,
+        "/": _front_page,
+        "/upload/status": _upload_status,
+        "/upload-status": _upload_status,
+    }
 
     # ---- what several protocols ask
+
+    def permit(self, exchange: Exchange, operation: Operation) -> Grant | None:
+        """The gate's grant; None after a refusal was logged and answered."""
+        grant = self.gate.authorise(exchange.request, operation)
+        if isinstance(grant, Refusal):
+            self.log_refusal(exchange, grant)
+            deny(exchange, grant)
+            return None
+        return grant
+
+    def admits(self, exchange: Exchange) -> bool:
+        """Whether an upload may begin now; False after having told the client to come back later."""
+        if self.busy():
+            refuse(exchange, "server_busy", "The server has more uploads to store than it can.", _LATER)
+            return False
+        return True
+
+    def on_loop(self, exchange: Exchange, callback: Callable[..., None]) -> Callable[..., None]:
+        """`callback` as it may be called from any thread: at once on the event loop's own, else soon.
+
+        Should it fail, the exchange is answered all the same.
+        """
+
+        def run(*arguments: Any) -> None:
+            try:
+                callback(*arguments)
+            except Exception:
+                _log.exception("request %s failed", exchange.request_id)
+                if not exchange.answered:
+                    refuse(exchange, "internal_error", "The server failed; the log says why.")
+
+        def call(*arguments: Any) -> None:
+            if threading.get_ident() == self._thread:
+                run(*arguments)
+            else:
+                self.call_soon(run, *arguments)
+
+        return call
+
+    def path_below(self, exchange: Exchange, path: str) -> StoragePath | None:
+        """The storage path below the base path of a URL; None after having refused it."""
+        relative = self.base_paths.relative(path)
+        if relative is None:
+            refuse(exchange, "not_found", "No base path leads here.")
+            return None
+        try:
+            return parse_path(relative)
+        except PathRefused as error:
+            exchange.respond(path_refused(exchange, error))
+            return None
+
+    def stored_path(self, text: str) -> StoragePath:
+        """A storage path of ours, as a session has it."""
+        return StoragePath(text)
 
     def forms(self, path: str) -> tuple[StoragePath, ...]:
         """Storage paths that a URL path may mean, in the order in which they are tried. Raises PathRefused."""

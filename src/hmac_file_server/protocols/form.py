@@ -6,12 +6,11 @@ from typing import TYPE_CHECKING, Final
 import multipart
 from msgspec.structs import replace
 
-from hmac_file_server.auth import Grant, Operation, Refusal
+from hmac_file_server.auth import Grant, Operation
 from hmac_file_server.files.contract import PathRefused, StorageError
 from hmac_file_server.http import BodyEnd, Exchange, Response
 from hmac_file_server.protocols.answers import (
     body_failure,
-    deny,
     failure,
     problem,
     receipt,
@@ -44,10 +43,8 @@ class FormRefused(Exception):  # noqa: N818 - a refusal, not a fault
 def post_form(app: "Application", exchange: Exchange) -> None:
     """Store the file of the form under a path of the server's choosing."""
     request = exchange.request
-    grant = app.gate.authorise(request, Operation.UPLOAD)
-    if isinstance(grant, Refusal):
-        app.log_refusal(exchange, grant)
-        deny(exchange, grant)
+    grant = app.permit(exchange, Operation.UPLOAD)
+    if grant is None or not app.admits(exchange):
         return
     boundary = _boundary(request.header(b"content-type") or b"")
     if boundary is None:

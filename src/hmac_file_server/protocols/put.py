@@ -2,13 +2,11 @@
 
 from typing import TYPE_CHECKING, Final
 
-from hmac_file_server.auth import Grant, Operation, Refusal
+from hmac_file_server.auth import Grant, Operation
 from hmac_file_server.files.contract import Entry, Outcome, PathRefused, StorageError, StorageFull, StoragePath
-from hmac_file_server.files.paths import parse as parse_path
 from hmac_file_server.http import BodyEnd, Exchange, Response
 from hmac_file_server.protocols.answers import (
     body_failure,
-    deny,
     failure,
     path_refused,
     quote_path,
@@ -43,21 +41,17 @@ RESERVED: Final = frozenset(
 def put(app: "Application", exchange: Exchange) -> None:
     """Store the body under the request's path."""
     request = exchange.request
-    grant = app.gate.authorise(request, Operation.PUT)
-    if isinstance(grant, Refusal):
-        app.log_refusal(exchange, grant)
-        deny(exchange, grant)
+    grant = app.permit(exchange, Operation.PUT)
+    if grant is None:
         return
     if request.path in RESERVED:
         # A file stored here could never be read, or would stand in the way of an endpoint.
         refuse(exchange, "method_not_allowed", "No file can be put here.", b"Allow: GET, HEAD, POST, OPTIONS\r\n")
         return
-    relative = app.base_paths.relative(request.path)
-    if relative is None:
-        refuse(exchange, "not_found", "No base path leads here.")
+    path = app.path_below(exchange, request.path)
+    if path is None or not app.admits(exchange):
         return
     try:
-        path = parse_path(relative)
         if grant.form == "whole":
             path = _stored(app, request.path) or path
     except PathRefused as error:

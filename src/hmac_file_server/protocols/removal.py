@@ -2,12 +2,11 @@
 
 from typing import TYPE_CHECKING
 
-from hmac_file_server.auth import Operation, Refusal
+from hmac_file_server.auth import Operation
 from hmac_file_server.auth.grant import TICKET
-from hmac_file_server.files.contract import PathRefused, StorageError
-from hmac_file_server.files.paths import parse as parse_path
+from hmac_file_server.files.contract import StorageError
 from hmac_file_server.http import Exchange, Response
-from hmac_file_server.protocols.answers import deny, failure, path_refused, refuse
+from hmac_file_server.protocols.answers import failure
 
 if TYPE_CHECKING:
     from hmac_file_server.protocols.application import Application
@@ -16,19 +15,11 @@ if TYPE_CHECKING:
 def delete(app: "Application", exchange: Exchange) -> None:
     """Remove the file of the request's path; 204 also when it was gone, so that a repeat is harmless."""
     request = exchange.request
-    grant = app.gate.authorise(request, Operation.DELETE)
-    if isinstance(grant, Refusal):
-        app.log_refusal(exchange, grant)
-        deny(exchange, grant)
+    grant = app.permit(exchange, Operation.DELETE)
+    if grant is None:
         return
-    relative = app.base_paths.relative(request.path)
-    if relative is None:
-        refuse(exchange, "not_found", "No base path leads here.")
-        return
-    try:
-        path = parse_path(relative)
-    except PathRefused as error:
-        exchange.respond(path_refused(exchange, error))
+    path = app.path_below(exchange, request.path)
+    if path is None:
         return
     # What the URL serves, so that it is gone afterwards. Tickets are for storage paths alone.
     paths = (path,) if grant.scheme == TICKET else app.forms(request.path)

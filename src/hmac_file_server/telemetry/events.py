@@ -86,3 +86,29 @@ UPLOADS_PAUSED = _declare("uploads_paused", INFO, "Pausing all active uploads du
 UPLOADS_RESUMED = _declare("uploads_resumed", INFO, "Resuming all paused uploads")
 SESSIONS_ACTIVE = _declare("sessions_active", INFO, "Active upload sessions: {count}")
 RESILIENT_UPLOADS = _declare("resilient_uploads", INFO, "Network resilience: {count} uploads active")
+ADDRESSES_VANISHED = _declare(
+    "addresses_vanished", INFO, "Closed {connections} connections to addresses that this machine has no more"
+)
+NETWORK_WATCH_LIMITED = _declare(
+    "network_watch_limited", WARNING, "Network changes are noticed by looking only: {reason}"
+)
+NETWORK_UNREADABLE = _declare("network_unreadable", WARNING, "The network cannot be looked at: {reason}")
+UPLOAD_EXPIRED = _declare("upload_expired", INFO, "Upload {upload} expired")
+UPLOAD_LOST = _declare("upload_lost", ERROR, "Upload {upload} lost, its {received} bytes are gone from the storage")
+UPLOAD_HASH_FAILED = _declare("upload_hash_failed", WARNING, "Upload {upload} not hashed yet: {error}")
+PUBLISH_PUT_OFF = _declare("publish_put_off", WARNING, "Upload {upload} not published yet: {reason}")
+TICKET_NOT_GIVEN_BACK = _declare("ticket_not_given_back", WARNING, "The use of a ticket was not given back: {error}")
+DRAFT_SWEPT = _declare("draft_swept", INFO, "Bytes of no upload deleted: {upload}")
+SESSIONS_SWEEP_FAILED = _declare("sessions_sweep_failed", ERROR, "Upload sessions not looked through: {reason}")
+SESSIONS_NOT_WRITTEN = _declare("sessions_not_written", ERROR, "{changes} changes of sessions not written: {error}")
+SESSIONS_WRITTEN_AGAIN = _declare("sessions_written_again", INFO, "Changes of sessions are written again")
+SESSION_CHANGE_FAILED = _declare("session_change_failed", ERROR, "A change of a session failed: {error}")
+SESSION_CALLBACK_FAILED = _declare("session_callback_failed", ERROR, "Answer to a change of a session failed: {error}")
+REDIS_LOST = _declare("redis_lost", WARNING, "Redis is not there, sessions go on from the disk: {error}")
+REDIS_BACK = _declare("redis_back", INFO, "Redis is there")
+REDIS_SWEEP_FAILED = _declare("redis_sweep_failed", WARNING, "Redis was not brought up to date: {error}")
+COORDINATOR_CALLBACK_FAILED = _declare(
+    "coordinator_callback_failed", ERROR, "A message of another server failed: {error}"
+)
+WORKERS_FULL = _declare("workers_full", WARNING, "{waiting} jobs wait for workers, uploads are held")
+WORKERS_FREE = _declare("workers_free", INFO, "Workers have caught up, uploads go on")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 import pytest
 from tests.unit.uploads.memory_store import MemoryStore
@@ -13,6 +14,7 @@ from hmac_file_server.config import Settings
 from hmac_file_server.config.base_paths import BasePaths
 from hmac_file_server.http import Exchange
 from hmac_file_server.protocols import Application
+from hmac_file_server.uploads import Engine
 
 SECRET = b"it-is-secret-it-is-secret-it-is-secret"
 NOW = 1_700_000_000.0
@@ -36,14 +38,22 @@ class Site:
         self.refusals: list[Refusal] = []
         self.not_ready: str | None = None
         self.clock = Stopped()
+        self.busy = False
+        # Uploads in pieces are tested with the engine itself.
+        self.engine: object = None
         self.application = Application(
             settings,
             store=self.store,
+            engine=cast("Engine", self.engine),
             gate=self.gate(settings),
             clock=self.clock,
             random=lambda count: bytes(range(count)),
             submit=self.submit,
+            call_soon=lambda callback, *arguments: callback(*arguments),
+            call_later=lambda _seconds, _callback: None,
+            give=lambda _process, _fd, _data, _peer: False,
             ready=lambda: self.not_ready,
+            busy=lambda: self.busy,
             on_refusal=self.refused,
         )
 
