@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -43,15 +45,15 @@ class PageRun:
 
 @dataclass(slots=True)
 class Chromium:
-    """Runs the class on a page of `origin`."""
+    """Runs the class on a page of `origin`, or, where that is None, of the server's."""
 
     browser: Browser
-    origin: str
+    origin: str | None
     pages: list[Page] = field(default_factory=list)
 
-    def open(self, url: str, file: Path, *, ours: bool = False) -> tuple[Page, list[str]]:
-        """A page with the file chosen, and what will be logged on it; `ours` puts the page at the URL."""
-        page = self.browser.new_page()
+    def open(self, url: str, file: Path) -> tuple[Page, list[str]]:
+        """A page of the URL's origin with the file chosen, and what will be logged on it."""
+        page = self.browser.new_page(bypass_csp=True)
         self.pages.append(page)
         logged: list[str] = []
 
@@ -60,14 +62,13 @@ class Chromium:
                 logged.append(message.text)
 
         page.on("console", note)
-        if ours:
-            page.route(url, lambda route: route.fulfill(content_type="text/html; charset=utf-8", body=PAGE))
         page.goto(url)
+        page.set_content(PAGE)  # the origin stays
         page.set_input_files("#fileInput", file)
         return page, logged
 
     def start(self, server: FileServer, file: Path, url: str | None = None) -> Run:
-        page, logged = self.open(self.origin, file)
+        page, logged = self.open(self.origin or server.url, file)
         page.add_script_tag(content=signed(printed.CLASS, server))
         page.evaluate(BEGIN, f"{url or server.url}/upload/chunked")
         return PageRun(page, logged)
@@ -87,9 +88,10 @@ def signed(text: str, server: FileServer) -> str:
 def running_chromium(executable: Path | str | None = None) -> Iterator[Browser]:
     """A headless browser; `executable` stands in for the installed one."""
     path = executable or program("chromium", "chromium")
-    with sync_playwright() as playwright:
+    with tempfile.TemporaryDirectory(prefix="chromium-home-") as home, sync_playwright() as playwright:
+        environment: dict[str, str | float | bool] = {**os.environ, "HOME": home}
         # Without its sandbox, which needs rights that neither root nor a container has.
-        browser = playwright.chromium.launch(executable_path=path, chromium_sandbox=False)
+        browser = playwright.chromium.launch(executable_path=path, chromium_sandbox=False, env=environment)
         try:
             yield browser
         finally:

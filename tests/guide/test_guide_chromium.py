@@ -12,20 +12,18 @@ from playwright.sync_api import Browser, ConsoleMessage
 from tests.fixtures.content import content
 from tests.fixtures.server import FileServer
 from tests.guide import printed
-from tests.guide.chromium import MILLISECONDS, PAGE, Chromium, running_chromium, signed
+from tests.guide.chromium import MILLISECONDS, Chromium, running_chromium, signed
 from tests.guide.script import THREE_SLICES, Client, GuideScript, check_arrival
 
 
 class PageHandler(BaseHTTPRequestHandler):
-    """Answers everything with the page."""
+    """Answers everything with an empty page."""
 
     def do_GET(self) -> None:
-        body = PAGE.encode()
         self.send_response(200)
         self.send_header("Content-Type", "text/html; charset=utf-8")
-        self.send_header("Content-Length", str(len(body)))
+        self.send_header("Content-Length", "0")
         self.end_headers()
-        self.wfile.write(body)
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name of the method's parameter
         pass
@@ -74,11 +72,11 @@ class TestAnotherOrigin(GuideScript):
     """Everything that is asked of the class, on a page that the upload server did not serve."""
 
     def test_a_page_of_another_origin_can_read_a_refusal(
-        self, server: FileServer, chromium: Chromium, tmp_path: Path
+        self, server: FileServer, chromium: Chromium, other_origin: str, tmp_path: Path
     ) -> None:
         file = tmp_path / "refused.bin"
         file.write_bytes(b"x")
-        page, _ = chromium.open(chromium.origin, file)
+        page, _ = chromium.open(other_origin, file)
         seen = page.evaluate(
             """async (endpoint) => {
                 const headers = {'X-Filename': 'refused.bin', 'X-Total-Size': '1', 'X-Signature': 'wrong'};
@@ -98,7 +96,7 @@ def test_the_guides_listing_on_a_page_of_the_server(
     file = tmp_path / "listing.bin"
     file.write_bytes(content(size, f"listing {size}"))
 
-    page, logged = chromium.open(f"{server.url}/page-with-the-listing", file, ours=True)
+    page, logged = chromium.open(server.url, file)
     with page.expect_console_message(is_last, timeout=MILLISECONDS):
         page.add_script_tag(content=signed(printed.LISTING, server))
     check_arrival(server, logged, file)
