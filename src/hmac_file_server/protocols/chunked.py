@@ -221,12 +221,19 @@ def _opened(
     if body is not None and number == 0 and not offset and body != min(size, length) and _adopt(app, found, body):
         # The guide's own client cuts 5 MiB whatever it was told.
         size = body
+    if number == 0 and not length and not offset and not body:
+        # An empty file is complete from the beginning; who sends its bytes all the same has done so.
+        _nothing_to_add(app, exchange, number, (0, 0), found)
+        return
     if not 0 <= start < length:
         refuse(exchange, "bad_chunk_number", f"The upload has chunks 0 to {max(0, -(-length // size) - 1)}.")
         return
     lane = (start, min(start + size, length))
     begin = start + offset
     left = lane[1] - begin
+    if left == 0 and not body:
+        _nothing_to_add(app, exchange, number, lane, found)
+        return
     if left <= 0 or (body is not None and body != left):
         expected = max(0, left)
         exchange.respond(
@@ -249,6 +256,22 @@ def _opened(
         done=app.on_loop(exchange, functools.partial(_claimed, app, exchange, number, begin, left)),
         check=digest,
     )
+
+
+def _nothing_to_add(
+    app: "Application", exchange: Exchange, number: int, lane: tuple[int, int], found: Upload | Progress
+) -> None:
+    """No byte at the end of a chunk: fine if the rest of it is there (fault N-16)."""
+    progress = found.progress() if isinstance(found, Upload) else found
+    missing = (
+        [] if progress.complete else missing_chunks(progress.ranges, progress.chunk_size or 1, progress.length or 0)
+    )
+    if any(first <= number <= last for first, last in missing):
+        expected = lane[1] - lane[0]
+        detail = f"Chunk {number} is not there yet."
+        exchange.respond(problem(exchange, "bad_chunk_length", detail, expected=expected))
+    else:
+        exchange.respond(_receipt(app, exchange, number, progress))
 
 
 def _adopt(app: "Application", found: Upload | Progress, body: int) -> bool:

@@ -589,14 +589,20 @@ class Engine:
             done(progress if failure is None else failure)
 
     def cut(self, lease: Lease, done: Callable[[], None] | None = None) -> None:
-        """The body of a lease ended early: keep what came of it; `done` when it is durable, or never will be."""
+        """The body of a lease ended early: keep what came of it; `done` when it is durable, or never will be.
+
+        Nothing is kept of a body with a digest: it was to be trusted only if that matched.
+        """
 
         def kept(_failure: Failure | None) -> None:
             self._release(lease)
             if done is not None:
                 done()
 
-        self._checkpoint(lease, kept, whole=False)
+        if lease.check is None:
+            self._checkpoint(lease, kept, whole=False)
+        else:
+            kept(None)
 
     def _release(self, lease: Lease) -> None:
         """The lease is over; those who waited for it may begin."""
