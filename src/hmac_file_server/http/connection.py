@@ -22,7 +22,7 @@ from hmac_file_server.http.body import BodyCut, BodyEnd, BodySink
 from hmac_file_server.http.bodyloop import BodyLoop, ReceiveJob, SendJob
 from hmac_file_server.http.chunked import ChunkedDecoder, pieces
 from hmac_file_server.http.errors import HttpError
-from hmac_file_server.http.exchange import CUT, UNTOUCHED, WHOLE, BodyDone, Exchange
+from hmac_file_server.http.exchange import CUT, UNTOUCHED, WHOLE, BodyDone, Exchange, Give
 from hmac_file_server.http.request import HeadParser, Request
 from hmac_file_server.http.response import REASONS, FileSource, Response, problem_response
 
@@ -54,7 +54,8 @@ class State(IntEnum):
     OFFLOADED = 3  # a body loop reads the body
     SENDING = 4  # a file is on its way out
     LINGERING = 5  # answered early; what the client still sends is read and dropped
-    CLOSED = 6
+    LEAVING = 6  # to be given away as soon as earlier answers have left
+    CLOSED = 7
 
 
 # An enum's member costs ten times a global's look-up, and these are looked up ten times a request.
@@ -64,6 +65,7 @@ _COLLECTING: Final = State.COLLECTING
 _OFFLOADED: Final = State.OFFLOADED
 _SENDING: Final = State.SENDING
 _LINGERING: Final = State.LINGERING
+_LEAVING: Final = State.LEAVING
 _CLOSED: Final = State.CLOSED
 
 
@@ -85,8 +87,10 @@ class Connection(asyncio.BufferedProtocol):
         "_fed_outstanding",
         "_fed_pieces",
         "_fed_total",
+        "_given",
         "_gone",
         "_job",
+        "_leaving",
         "_linger_left",
         "_loop",
         "_out",
@@ -105,11 +109,14 @@ class Connection(asyncio.BufferedProtocol):
         "state",
     )
 
-    def __init__(self, listener: "Listener") -> None:
+    def __init__(self, listener: "Listener", data: bytes | None = None, peer: str = "") -> None:
+        """`data` and `peer` come with a connection that another process has begun to read."""
         self.listener = listener
         self.state = _IDLE
         self.deadline = 0.0
-        self.peer = ""
+        self.peer = peer
+        self._given = data
+        self._leaving: _Leaving | None = None
         self._transport: Any = None
         self._parser = HeadParser(listener.known_hosts)
         self._own = _NO_SPAN
@@ -145,7 +152,12 @@ class Connection(asyncio.BufferedProtocol):
         """A socket was accepted."""
         self._transport = transport
         address = transport.get_extra_info("peername")
-        if isinstance(address, tuple):
+        if self._given is not None:
+            # Requests that were kept: whatever comes before they are resumed is appended to them.
+            self._own, self._given = bytearray(self._given), None
+            self._yielded = True
+            self.listener.call_later_turn(self._resume)
+        elif isinstance(address, tuple):
             self.peer = f"[{address[0]}]:{address[1]}" if ":" in address[0] else f"{address[0]}:{address[1]}"
         else:
             self.peer = "unix"
@@ -165,18 +177,23 @@ class Connection(asyncio.BufferedProtocol):
         if state == _OFFLOADED:
             self._feed(bytes(self.listener.view[:nbytes]))
             return
-        if state == _LINGERING:
-            self._linger_left -= nbytes
-            if self._linger_left <= 0:
-                self.abort()
-            return
-        if state == _CLOSED:
+        if state >= _LINGERING:
+            self._late(state, nbytes)
             return
         if self._own:
             self._own += self.listener.view[:nbytes]
             self._turn(self._own, len(self._own), fresh=False)
         else:
             self._turn(self.listener.buffer, nbytes, fresh=True)
+
+    def _late(self, state: State, nbytes: int) -> None:
+        """Bytes arrived that no request of this connection will be made of."""
+        if state == _LINGERING:
+            self._linger_left -= nbytes
+            if self._linger_left <= 0:
+                self.abort()
+        elif state == _LEAVING and self._leaving is not None:
+            self._leaving.data += self.listener.view[:nbytes]
 
     def eof_received(self) -> bool:
         """The client will send no more. What it asked for before is still answered (half-close)."""
@@ -312,7 +329,7 @@ class Connection(asyncio.BufferedProtocol):
             request = self._parser.parse(head, limits.head_fields, limits.target_bytes)
             self._position = stop
             self._burst += 1
-            self._dispatch(request)
+            self._dispatch(request, head)
 
     def _check_partial(self, source: bytearray, position: int) -> None:
         """Refuse early what can no longer become a good head."""
@@ -334,8 +351,8 @@ class Connection(asyncio.BufferedProtocol):
             return HttpError(414, "target_too_long", "The request target is too long.")
         return HttpError(431, "head_too_long", "The request head is too long.")
 
-    def _dispatch(self, request: Request) -> None:
-        self._exchange = exchange = Exchange(self, request)
+    def _dispatch(self, request: Request, head: bytes) -> None:
+        self._exchange = exchange = Exchange(self, request, head)
         self.state = _HANDLING
         self.deadline = 0.0
         if not request.keep_alive or self.listener.draining:
@@ -871,6 +888,73 @@ class Connection(asyncio.BufferedProtocol):
         self.listener.on_done(exchange, status, count)
         self.abort()
 
+    # ---- giving the connection away
+
+    def hand_over(self, exchange: Exchange, give: Give) -> bool:
+        """See `Exchange.hand_over`."""
+        if (
+            exchange is not self._exchange
+            or self.state != _HANDLING
+            or exchange.body != UNTOUCHED
+            or self._tls
+            or self._transport.is_closing()
+        ):
+            return False
+        self._pause_reading()
+        self.flush()
+        unread = self._source[self._position : self._end] if self._processing else self._own
+        leaving = _Leaving(exchange, give, exchange.head + unread)
+        if not self._transport.get_write_buffer_size():
+            if not self._give(leaving):
+                self._resume_reading()
+                return False
+            return True
+        # Earlier answers still wait in user space, and would be lost.
+        self.state = _LEAVING
+        self._leaving = leaving
+        self._drained = self._leave
+        self.deadline = self.listener.now() + self.listener.limits.send_stall_timeout
+        self._transport.set_write_buffer_limits(high=0)
+        return True
+
+    def _leave(self) -> None:
+        """Earlier answers have left; or the client has."""
+        leaving, self._leaving = self._leaving, None
+        if leaving is None:
+            return
+        exchange = leaving.exchange
+        if self.state == _CLOSED:
+            self._exchange = None
+            self.listener.on_done(exchange, 499, 0)
+        elif not self._give(leaving):
+            self._transport.set_write_buffer_limits()
+            self.state = _HANDLING
+            self.deadline = 0.0
+            self._own = bytearray(leaving.data[len(exchange.head) :])
+            exchange.reopen()
+            exchange.respond(self._problem(HttpError(503, "server_busy", "The server is busy."), exchange))
+
+    def _give(self, leaving: "_Leaving") -> bool:
+        """Give a duplicate of the socket away and forget our own. False when it was not taken."""
+        try:
+            fd = os.dup(self._transport.get_extra_info("socket").fileno())
+        except OSError:
+            return False
+        try:
+            given = leaving.give(fd, leaving.data, self.peer)
+        except Exception:
+            _log.exception("request %s could not be handed over", leaving.exchange.request_id)
+            given = False
+        finally:
+            os.close(fd)
+        if given:
+            self.state = _LEAVING
+            self.deadline = 0.0
+            self._exchange = None
+            # Closes a descriptor, and says nothing to the client while another is open.
+            self.abort()
+        return given
+
     # ---- closing
 
     def _linger(self) -> None:
@@ -988,6 +1072,17 @@ class Connection(asyncio.BufferedProtocol):
     def _resume_reading(self) -> None:
         with contextlib.suppress(RuntimeError):
             self._transport.resume_reading()
+
+
+class _Leaving:
+    """A request on its way to another process."""
+
+    __slots__ = ("data", "exchange", "give")
+
+    def __init__(self, exchange: Exchange, give: Give, data: bytes) -> None:
+        self.exchange = exchange
+        self.give = give
+        self.data = data
 
 
 def _write(sink: BodySink, view: memoryview) -> BodyEnd:

@@ -12,6 +12,11 @@ if TYPE_CHECKING:
     from hmac_file_server.http.connection import Connection
 
 BodyDone = Callable[[BodyEnd], None]
+Give = Callable[[int, bytes, str], bool]
+"""Takes (descriptor, unread bytes, peer) away to where they will be served; False when it cannot.
+
+The descriptor is closed when it returns: it has to be duplicated, as passing it to another process does.
+"""
 
 # What became of a request's body: nobody asked for it; all of it was read; some of it may still come.
 UNTOUCHED, WHOLE, CUT = range(3)
@@ -27,11 +32,13 @@ class Exchange:
     thread.
     """
 
-    __slots__ = ("_answered", "_connection", "_id", "body", "owner", "received", "request", "started")
+    __slots__ = ("_answered", "_connection", "_id", "body", "head", "owner", "received", "request", "started")
 
-    def __init__(self, connection: "Connection", request: Request) -> None:
+    def __init__(self, connection: "Connection", request: Request, head: bytes) -> None:
         self._connection = connection
         self.request = request
+        # As it came.
+        self.head = head
         self.started = time.monotonic()
         self.owner: str | None = None
         # What became of the body; kept by the connection.
@@ -113,6 +120,23 @@ class Exchange:
         if not self._answered:
             self._answered = _DROPPED
             self._connection.abort_exchange(self)
+
+    def hand_over(self, give: Give) -> bool:
+        """Give the connection away before its body was touched: another process reads the request anew.
+
+        Answers to earlier requests leave first; then `give` is called, perhaps after this has returned,
+        and this process forgets the connection without a word to the client. Nothing is logged here for
+        the request. False, and nothing has changed, when the body was touched, the client has left, or
+        `give` refused at once; if it refuses later, the client gets 503 `server_busy`.
+        """
+        if self._answered or not self._connection.hand_over(self, give):
+            return False
+        self._answered = _DROPPED
+        return True
+
+    def reopen(self) -> None:
+        """For the connection: it could not be given away after all, and the answer is owed again."""
+        self._answered = _OPEN
 
     def on_gone(self, callback: Callable[[], None]) -> None:
         """Call once when the connection is lost before the answer was given; one callback at a time.

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 import secrets
+import socket
 import ssl
 from collections.abc import Callable
 from typing import Any, Final
@@ -71,6 +72,8 @@ class Listener:
         self._body_loops = [BodyLoop(limits, f"body-{index}") for index in range(body_loops)]
         self._request_prefix = secrets.token_hex(4)
         self._request_count = 0
+        self._adoptions: set[asyncio.Task[None]] = set()
+        self._stopped = False
         self._sweeper: asyncio.TimerHandle | None = None
         self._emptied: asyncio.Event = asyncio.Event()
 
@@ -131,6 +134,26 @@ class Listener:
         self.connections.add(connection)
         return len(self.connections) <= self.limits.max_connections
 
+    def adopt_socket(self, sock: socket.socket, data: bytes, peer: str) -> None:
+        """Serve a connection that another process has accepted: `data` was read from it, then it is read on.
+
+        Takes the socket over. It counts like any other connection; `peer` is its client's address.
+        """
+        if self._stopped:
+            sock.close()
+            return
+        task = self._event_loop.create_task(self._adopt_socket(sock, data, peer))
+        self._adoptions.add(task)
+        task.add_done_callback(self._adoptions.discard)
+
+    async def _adopt_socket(self, sock: socket.socket, data: bytes, peer: str) -> None:
+        sock.setblocking(False)
+        try:
+            await self._event_loop.connect_accepted_socket(lambda: Connection(self, data, peer), sock)
+        except OSError:
+            # Its client has gone.
+            sock.close()
+
     def forget(self, connection: Connection) -> None:
         """A connection is gone."""
         self.connections.discard(connection)
@@ -156,6 +179,8 @@ class Listener:
         self.draining = True
         for server in self._servers:
             server.close()
+        if self._adoptions:
+            await asyncio.wait(self._adoptions)
         for connection in list(self.connections):
             connection.close_idle()
         if self.connections:
@@ -168,6 +193,7 @@ class Listener:
                 await asyncio.wait_for(self._emptied.wait(), 2.0)
         for connection in list(self.connections):
             connection.abort()
+        self._stopped = True
         if self._sweeper is not None:
             self._sweeper.cancel()
         for body_loop in self._body_loops:
