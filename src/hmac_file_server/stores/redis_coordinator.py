@@ -133,6 +133,8 @@ class RedisCoordinator:
         with self._lock:
             self._stop.set()
             threads, self._threads = self._threads, []
+        # Heard by ourselves: the listening side need not wait for its time to be over.
+        self._outgoing.put((self._answers + self._node, Message("released", self._node)))
         self._outgoing.put(None)
         for thread in threads:
             if thread is not threading.current_thread():
@@ -217,21 +219,29 @@ class RedisCoordinator:
     # -- sending
 
     def _send(self) -> None:
-        while not self._stop.is_set():
+        while True:
             with self._lock:
                 first = next(iter(self._questions.values()), None)
             try:
                 item = self._outgoing.get(timeout=None if first is None else max(0.0, first.until - time.monotonic()))
             except queue.Empty:
-                item = None
-            if item is not None:
-                try:
-                    self._publish(*item)
-                    if self._lost and self._up:
-                        self._note(None)
-                except Exception as error:  # whatever redis-py raises on whatever a server answers
-                    self._fall_silent(error)
+                pass
+            else:
+                if item is None:
+                    return
+                self._try_to_publish(*item)
             self._give_up(time.monotonic())
+
+    def _try_to_publish(self, channel: str, message: Message) -> None:
+        if self._stop.is_set() and channel != self._answers + self._node:
+            return  # each might take its time
+        try:
+            self._publish(channel, message)
+        except Exception as error:  # whatever redis-py raises on whatever a server answers
+            self._fall_silent(error)
+        else:
+            if self._lost and self._up:
+                self._note(None)
 
     def _publish(self, channel: str, message: Message) -> None:
         if message.kind == "progress":
@@ -255,7 +265,8 @@ class RedisCoordinator:
         with self._lock:
             self._mute_until = time.monotonic() + _MUTE
             self._grown.clear()
-        self._note(error)
+        if not self._stop.is_set():
+            self._note(error)
         self._give_up(time.monotonic() + _ANSWER_WITHIN)
 
     # -- questions
