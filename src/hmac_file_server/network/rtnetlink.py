@@ -16,7 +16,6 @@ from typing import Final, NamedTuple, Self
 _HEADER: Final = struct.Struct("=IHHII")  # length, type, flags, sequence, port
 _ATTRIBUTE: Final = struct.Struct("=HH")  # length, type
 _NUMBER: Final = struct.Struct("=i")
-_UNSIGNED: Final = struct.Struct("=I")
 _LINK: Final = struct.Struct("=BxHiII")  # family, type, index, flags, change
 _ADDRESS: Final = struct.Struct("=BBBBI")  # family, prefix length, flags, scope, index
 _ROUTE: Final = struct.Struct("=BBBBBBBBI")  # family, to, from, tos, table, protocol, scope, type, flags
@@ -122,14 +121,17 @@ class Queries:
         """Every address of this machine, whatever its interface's state. Raises OSError, Interrupted."""
         found: list[AddressState] = []
         for body in self._ask(_RTM_GETADDR, _NLM_F_DUMP, _ADDRESS.pack(socket.AF_UNSPEC, 0, 0, 0, 0)):
+            if len(body) < _ADDRESS.size:
+                continue
             family, _, _, scope, index = _ADDRESS.unpack_from(body)
             if family not in _FAMILIES:
                 continue
             attributes = dict(_attributes(body, _ADDRESS.size))
             # On a point-to-point link IFA_ADDRESS is the other end.
             own = attributes.get(_IFA_LOCAL) or attributes.get(_IFA_ADDRESS)
-            if own is not None:
-                found.append(AddressState(socket.inet_ntop(family, own), scope, index))
+            text = "" if own is None else _text(family, own)
+            if text:
+                found.append(AddressState(text, scope, index))
         return found
 
     def link(self, index: int) -> LinkState | None:
@@ -141,6 +143,8 @@ class Queries:
             if error.errno == errno.ENODEV:
                 return None
             raise
+        if len(answer) < _LINK.size:
+            return None
         _, _, _, flags, _ = _LINK.unpack_from(answer)
         name = dict(_attributes(answer, _LINK.size)).get(_IFLA_IFNAME, b"").rstrip(b"\0")
         return LinkState(os.fsdecode(name), flags & _UP_AND_RUNNING == _UP_AND_RUNNING)
@@ -157,7 +161,7 @@ class Queries:
             if count == _ROUTES_MAX:
                 return []
             # Nearly all are of no interest, and this must be quick.
-            if body[1] or body[7] != _RTN_UNICAST or body[0] != family:
+            if len(body) < _ROUTE.size or body[1] or body[7] != _RTN_UNICAST or body[0] != family:
                 continue
             if not _ROUTE.unpack_from(body)[8] & _RTM_F_CLONED:
                 found += _hops(family, dict(_attributes(body, _ROUTE.size)))
@@ -246,13 +250,21 @@ def _gateway(family: int, attributes: dict[int, bytes]) -> str:
     via = attributes.get(_RTA_VIA)
     if via is not None and len(via) > 2:
         # IPv4 by way of an IPv6 neighbour (RFC 8950).
-        return socket.inet_ntop(int.from_bytes(via[:2], sys.byteorder), via[2:])
+        return _text(int.from_bytes(via[:2], sys.byteorder), via[2:])
     gateway = attributes.get(_RTA_GATEWAY)
-    return "" if gateway is None else socket.inet_ntop(family, gateway)
+    return "" if gateway is None else _text(family, gateway)
+
+
+def _text(family: int, address: bytes) -> str:
+    """An address as text; empty when it is none of that family."""
+    try:
+        return socket.inet_ntop(family, address)
+    except (ValueError, OSError):
+        return ""
 
 
 def _number(value: bytes | None) -> int:
-    return 0 if value is None else int(_UNSIGNED.unpack(value)[0])
+    return 0 if value is None else int.from_bytes(value[:4], sys.byteorder)
 
 
 def _aligned(length: int) -> int:
