@@ -19,6 +19,7 @@ import threading
 import zlib
 from collections import OrderedDict
 from collections.abc import Callable
+from itertools import islice
 from typing import Final, TypeAlias
 
 import msgspec
@@ -71,6 +72,8 @@ FENCE_SECONDS: Final = 0.25
 _FLUSH_SECONDS: Final = 0.2
 _IDLE_SECONDS: Final = 60.0
 _CLOSE_SECONDS: Final = 5.0
+_REST_SECONDS: Final = 1.0
+_CROWD: Final = 16
 _ORPHAN_SECONDS: Final = 3600.0
 _DUE: Final = 1000
 _RECENT: Final = 4096
@@ -79,11 +82,15 @@ _EVERYTHING: Final = (0, 1 << 63)
 
 
 class Rules(msgspec.Struct, frozen=True, kw_only=True):
-    """What the settings say. Times are seconds; `full`: what is acknowledged survives a power cut."""
+    """What the settings say. Times are seconds; `full`: what is acknowledged survives a power cut.
+
+    `held`: uploads at rest that keep their draft open, for their next chunk; each is one descriptor.
+    """
 
     max_age: float = 86400.0
     sessions_per_owner: int = 1000
     full: bool = True
+    held: int = 1000
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -231,8 +238,7 @@ class Engine:
         upload = Upload(session, draft, self._files.new_hasher(order.length))
         upload.used_at = self._clock.monotonic()
         publish = False
-        with self._lock:
-            self._uploads[session.id] = upload
+        self._enlist(upload)
         with upload.lock:
             if upload.whole():
                 upload.happen(Event.ALL_THERE)
@@ -384,8 +390,7 @@ class Engine:
         upload = Upload(result, draft, self._files.new_hasher(result.length or 0))
         upload.used_at = self._clock.monotonic()
         publish = False
-        with self._lock:
-            self._uploads[upload_id] = upload
+        self._enlist(upload)
         with upload.lock:
             if upload.whole():
                 # The server stopped between the last checkpoint and the publish.
@@ -744,6 +749,20 @@ class Engine:
         upload.draft.close()
         for lease in leases:
             self._take(lease)
+
+    def _enlist(self, upload: Upload) -> None:
+        """Take an upload into memory; when there are many, those that have rested longest are let go."""
+        crowd: list[Upload] = []
+        with self._lock:
+            self._uploads[upload.id] = upload
+            if len(self._uploads) > self.rules.held:
+                crowd = list(islice(self._uploads.values(), _CROWD))
+        rested = self._clock.monotonic() - _REST_SECONDS
+        for other in crowd:
+            with other.lock:
+                resting = not other.leases and other.state is State.OPEN and other.used_at < rested
+            if resting:
+                self._let_go(other, _nothing)
 
     def _unlist(self, upload: Upload) -> None:
         with self._lock:
