@@ -3,7 +3,7 @@
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest -q
 
-.PHONY: help serve test check bench lock format clean
+.PHONY: help serve test check soak bench lock format clean
 
 help:
 	@echo "make serve   run the server on http://127.0.0.1:8080, files in ./data"
@@ -27,8 +27,8 @@ check:
 test:
 	@scripts/test-packages
 	@$(MAKE) --no-print-directory check
-	$(PYTEST) -n 2 --dist loadfile tests/server tests/http tests/crash
-	$(PYTEST) tests/peers
+	$(PYTEST) -n 2 --dist loadfile tests/server tests/http tests/stores tests/crash
+	$(PYTEST) tests/network tests/faults tests/guide tests/peers
 
 bench:
 	@scripts/test-packages nginx-light gcc libc6-dev

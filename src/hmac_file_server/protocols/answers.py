@@ -16,8 +16,7 @@ from hmac_file_server.files.contract import (
 from hmac_file_server.http import BodyCut, BodyEnd, Exchange, Response
 from hmac_file_server.http.errors import HttpError
 from hmac_file_server.http.response import json_response, problem_response
-from hmac_file_server.stores.contract import StoreError, TooManySessions
-from hmac_file_server.uploads import Failure, UploadRefused
+from hmac_file_server.uploads import Failure, StoreError, TooManySessions, UploadRefused
 
 # code -> (status, title). The page docs/errors.md explains each; a test holds the two together.
 PROBLEMS: Final[dict[str, tuple[int, str]]] = {

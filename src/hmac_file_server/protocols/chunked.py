@@ -25,8 +25,7 @@ from hmac_file_server.protocols.answers import body_failure, failure, problem, r
 from hmac_file_server.protocols.digests import BodyDigest, body_digest
 from hmac_file_server.protocols.media import OCTET_STREAM, media_type
 from hmac_file_server.protocols.repeat import RepeatedBody
-from hmac_file_server.stores.contract import StoreError
-from hmac_file_server.uploads import Failure, Lease, Order, Progress, State, Upload, UploadRefused
+from hmac_file_server.uploads import Failure, Lease, Order, Progress, State, StoreError, Upload, UploadRefused
 
 if TYPE_CHECKING:
     from hmac_file_server.protocols.application import Application

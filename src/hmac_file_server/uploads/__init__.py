@@ -1,5 +1,6 @@
 """Uploads: what happens between a permission and a published file. Knows no HTTP."""
 
+from hmac_file_server.stores.contract import StoreError, TooManySessions
 from hmac_file_server.uploads.engine import Engine, Order, Rules
 from hmac_file_server.uploads.errors import UploadRefused
 from hmac_file_server.uploads.lease import Check, Lease
@@ -22,7 +23,9 @@ __all__ = [
     "Rules",
     "SingleUpload",
     "State",
+    "StoreError",
     "Stored",
+    "TooManySessions",
     "Upload",
     "UploadRefused",
 ]
