@@ -704,7 +704,9 @@ class Engine:
         with upload.lock:
             if result is True:
                 new = upload.durable.add(lease.begin, upto)
-                upload.happen(Event.CHECKPOINT)
+                if upload.state is State.OPEN:
+                    # Else a later checkpoint of the same bytes was answered first, and was the last one needed.
+                    upload.happen(Event.CHECKPOINT)
                 upload.active = max(upload.active, now)
                 upload.expires = max(upload.expires, now + self.rules.max_age)
                 lease.durable_to = max(lease.durable_to, upto)
