@@ -237,14 +237,13 @@ class Engine:
             return
         upload = Upload(session, draft, self._files.new_hasher(order.length))
         upload.used_at = self._clock.monotonic()
-        publish = False
+        # Before others can find it: whoever sees it whole and open publishes it.
+        publish = upload.whole()
+        if publish:
+            upload.happen(Event.ALL_THERE)
+            upload.waiters.append(done)
+        progress = upload.progress()
         self._enlist(upload)
-        with upload.lock:
-            if upload.whole():
-                upload.happen(Event.ALL_THERE)
-                upload.waiters.append(done)
-                publish = True
-            progress = upload.progress()
         if publish:
             self._publish(upload)
         else:
@@ -389,13 +388,11 @@ class Engine:
             return
         upload = Upload(result, draft, self._files.new_hasher(result.length or 0))
         upload.used_at = self._clock.monotonic()
-        publish = False
+        # The server stopped between the last checkpoint and the publish.
+        publish = upload.whole()
+        if publish:
+            upload.happen(Event.ALL_THERE)
         self._enlist(upload)
-        with upload.lock:
-            if upload.whole():
-                # The server stopped between the last checkpoint and the publish.
-                upload.happen(Event.ALL_THERE)
-                publish = True
         if publish:
             self._publish(upload)
         self._opened(upload_id, upload)
