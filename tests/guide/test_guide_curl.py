@@ -8,6 +8,7 @@ import re
 import subprocess
 import time
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -115,14 +116,14 @@ def check_session(answer: dict[str, object]) -> str:
 
 
 @pytest.mark.parametrize(
-    ("configuration", "chunk_size"),
-    [(printed.CONFIGURATION, 10 * MIB), ("", 5 * MIB)],
+    ("configuration", "chunk_size", "hours"),
+    [(printed.CONFIGURATION, 10 * MIB, 48), ("", 5 * MIB, 24)],
     ids=["as configured in the guide", "as answered in the guide"],
 )
 def test_a_chunked_upload(
-    start_guide_server: StartGuideServer, tmp_path: Path, large: bytes, configuration: str, chunk_size: int
+    start_guide_server: StartGuideServer, tmp_path: Path, large: bytes, configuration: str, chunk_size: int, hours: int
 ) -> None:
-    """The guide configures 10 MiB and prints answers of 5 MiB: those of a server that is not configured."""
+    """The guide configures 10 MiB and 48 hours; the answers that it prints are those of the defaults."""
     server = start_guide_server(configuration=configuration)
     shell = Shell(tmp_path, server)
     count = len(large) // chunk_size
@@ -132,6 +133,8 @@ def test_a_chunked_upload(
     assert printed_part(created, printed.CREATE) == expected
     if not configuration:
         assert expected == {**answer_of(printed.CREATE), "session_id": session}
+    expires = datetime.fromisoformat(str(created["expires_at"]))
+    assert abs(expires.timestamp() - time.time() - hours * 3600) < 600
 
     for number in range(count):
         done = number + 1
