@@ -49,9 +49,9 @@ class ReceiveJob:
         "deadline",
         "decoder",
         "done",
-        "eof",
         "fd",
         "fed",
+        "held_at",
         "left",
         "limit",
         "on_consumed",
@@ -85,8 +85,10 @@ class ReceiveJob:
         self.done = done
         self.on_consumed = on_consumed
         self.received = decoder.received if decoder is not None else 0
+        # What was fed and not taken yet: behind the body's end, or while the loop is paused.
         self.fed: deque[bytes] = deque()
-        self.eof = False
+        # Since when its clocks stand still.
+        self.held_at = 0.0
         self.cancelled: BodyCut | None = None
         self.started = self.progress_at = self.window_at = time.monotonic()
         self.window_bytes = 0
@@ -123,6 +125,7 @@ class BodyLoop:
         self._epoll.register(self._wake_read, select.EPOLLIN)
         self._jobs: dict[int, ReceiveJob | SendJob] = {}
         self._fed_jobs: set[ReceiveJob] = set()
+        self._paused: set[str] = set()
         self._commands: deque[Callable[[], None]] = deque()
         self._woken = False
         self._buffer = memoryview(bytearray(BUFFER_BYTES))
@@ -165,6 +168,18 @@ class BodyLoop:
     def cancel(self, job: ReceiveJob, cut: BodyCut = BodyCut.ABORTED) -> None:
         """End a body early: bytes that the kernel already holds are still read first. Thread-safe."""
         self._post(lambda: self._cancelled(job, cut))
+
+    def pause(self, reason: str) -> None:
+        """Read nothing from clients until `resume` was called with every reason given. Thread-safe.
+
+        Downloads go on, and bodies that are cancelled are read to the end of what has arrived, and end.
+        The clocks of all others stand still.
+        """
+        self._post(lambda: self._pause(reason))
+
+    def resume(self, reason: str) -> None:
+        """Take a reason to pause back. Thread-safe."""
+        self._post(lambda: self._resume(reason))
 
     # ---- the thread
 
@@ -228,16 +243,66 @@ class BodyLoop:
             self._fed_jobs.add(job)
         else:
             self._jobs[job.fd] = job
+        if self._paused:
+            job.held_at = job.started
+        else:
+            self._go_on(job)
+
+    def _go_on(self, job: ReceiveJob) -> None:
+        """Take what waits in user space, and read on."""
+        if self._take_waiting(job) or job.fd is None:
+            return
+        # More is often there already, and registering costs a system call that a short body can save.
+        self._pump(job)
+        if self._jobs.get(job.fd) is job:
+            self._epoll.register(job.fd, select.EPOLLIN)
+
+    def _take_waiting(self, job: ReceiveJob) -> bool:
+        """Give the sink what was read before the body came here or while it was held. True when it has ended."""
         if job.prefix:
             prefix = memoryview(job.prefix)
             job.prefix = b""
             if self._take(job, prefix):
-                return
-        if job.fd is not None:
-            # More is often there already, and registering costs a system call that a short body can save.
-            self._pump(job)
-            if job.fd in self._jobs:
-                self._epoll.register(job.fd, select.EPOLLIN)
+                return True
+        if job.fd is None:
+            waiting, job.fed = job.fed, deque()
+            while waiting:
+                self._take_fed(job, waiting.popleft())
+                if job not in self._fed_jobs:
+                    return True
+        return False
+
+    def _pause(self, reason: str) -> None:
+        if not self._paused:
+            now = time.monotonic()
+            for job in self._receive_jobs():
+                job.held_at = now
+                if job.fd is not None:
+                    with contextlib.suppress(FileNotFoundError):
+                        self._epoll.unregister(job.fd)
+        self._paused.add(reason)
+
+    def _resume(self, reason: str) -> None:
+        if not self._paused:
+            return
+        self._paused.discard(reason)
+        if self._paused:
+            return
+        now = time.monotonic()
+        for job in self._receive_jobs():
+            held = now - job.held_at
+            job.progress_at += held
+            job.window_at += held
+            job.deadline += held
+            try:
+                self._go_on(job)
+            except Exception:
+                _log.exception("body loop job failed")
+                self._drop(job)
+
+    def _receive_jobs(self) -> list[ReceiveJob]:
+        jobs = [job for job in self._jobs.values() if isinstance(job, ReceiveJob)]
+        return [*jobs, *self._fed_jobs]
 
     def _pump(self, job: ReceiveJob, quantum: int = _QUANTUM) -> None:
         """Read until the socket is empty, the body whole, or the quantum spent."""
@@ -324,6 +389,12 @@ class BodyLoop:
     def _fed(self, job: ReceiveJob, data: bytes) -> None:
         if job not in self._fed_jobs:
             return
+        if self._paused:
+            job.fed.append(data)
+        else:
+            self._take_fed(job, data)
+
+    def _take_fed(self, job: ReceiveJob, data: bytes) -> None:
         if not data:
             self._end(job, BodyEnd(job.received, BodyCut.DISCONNECTED))
             return
@@ -338,10 +409,12 @@ class BodyLoop:
 
     def _cancelled(self, job: ReceiveJob, cut: BodyCut) -> None:
         if job.fd is None:
-            self._end(job, BodyEnd(job.received, cut))
+            if job in self._fed_jobs and not self._take_waiting(job):
+                self._end(job, BodyEnd(job.received, cut))
         elif self._jobs.get(job.fd) is job:
             job.cancelled = cut
-            self._pump(job, max(_QUANTUM, _waiting(job.fd)))
+            if not self._take_waiting(job):
+                self._pump(job, max(_QUANTUM, _waiting(job.fd)))
 
     def _begin_send(self, job: SendJob) -> None:
         job.progress_at = time.monotonic()
@@ -398,6 +471,8 @@ class BodyLoop:
             if isinstance(job, SendJob):
                 if now - job.progress_at > limits.send_stall_timeout or now > job.deadline:
                     self._sent(job, whole=False)
+                continue
+            if self._paused:
                 continue
             cut: BodyCut | None = None
             if now - job.progress_at > limits.stall_timeout:

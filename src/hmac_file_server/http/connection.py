@@ -664,7 +664,8 @@ class Connection(asyncio.BufferedProtocol):
             self._fed_pieces.append(data)
             self._fed_outstanding += len(data)
             self._fed_total += len(data)
-        if self._fed_outstanding > _FED_BYTES_MAX:
+        if self._fed_outstanding > _FED_BYTES_MAX or (self.listener.paused and data):
+            # Goes on when the body loop has taken enough of it.
             self._pause_reading()
         loop.feed(job, data)
 

@@ -64,6 +64,7 @@ class Listener:
         self.connections: set[Connection] = set()
         self.collecting = 0
         self.draining = False
+        self.paused: set[str] = set()
         self._event_loop = asyncio.get_running_loop()
         self.now = self._event_loop.time
         self.call_later_turn: Callable[..., Any] = self._event_loop.call_soon
@@ -159,6 +160,21 @@ class Listener:
         self.connections.discard(connection)
         if self.draining and not self.connections:
             self._emptied.set()
+
+    def pause_bodies(self, reason: str) -> None:
+        """Read no more of large bodies until `resume_bodies` was called with every reason given.
+
+        What happens to them meanwhile: see `BodyLoop.pause`. All else goes on.
+        """
+        self.paused.add(reason)
+        for body_loop in self._body_loops:
+            body_loop.pause(reason)
+
+    def resume_bodies(self, reason: str) -> None:
+        """Take a reason to pause back; one that was not given is no error."""
+        self.paused.discard(reason)
+        for body_loop in self._body_loops:
+            body_loop.resume(reason)
 
     def pick_body_loop(self) -> BodyLoop:
         """The body loop with the fewest jobs."""
