@@ -56,6 +56,7 @@ from hmac_file_server.stores.contract import (
 )
 from hmac_file_server.uploads.errors import UploadRefused
 from hmac_file_server.uploads.lease import TAKEN_OVER, Check, Lease
+from hmac_file_server.uploads.ledger import Ledger
 from hmac_file_server.uploads.receipt import Details, Progress, Receipt, details_of, encode, progress_of
 from hmac_file_server.uploads.single import EXISTS
 from hmac_file_server.uploads.states import Event, State
@@ -75,6 +76,7 @@ _CLOSE_SECONDS: Final = 5.0
 _REST_SECONDS: Final = 1.0
 _CROWD: Final = 16
 _ORPHAN_SECONDS: Final = 3600.0
+_RECONCILE_SECONDS: Final = 60.0
 _DUE: Final = 1000
 _RECENT: Final = 4096
 _READ: Final = 1 << 20
@@ -142,15 +144,16 @@ class Engine:
         self._slot = slot
         self._slots = slots
         self.rules = rules
-        self._pool = files.pool()
+        self._ledger = Ledger(files.pool())
         # Session times follow the steady clock: a jump of the wall clock expires nothing.
         self._wall = clock.time() - clock.monotonic()
         self._lock = threading.Lock()
         self._uploads: dict[str, Upload] = {}
         self._opening: dict[str, list[Opened]] = {}
+        self._creating: set[str] = set()
         self._watchers: dict[str, list[Callable[[], None]]] = {}
         self._recent: OrderedDict[str, Progress] = OrderedDict()
-        self._swept_orphans = float("-inf")
+        self._swept_orphans = self._reconciled = float("-inf")
         self._transfers = 0
 
     # ---- asked by protocols
@@ -185,7 +188,9 @@ class Engine:
                 if earlier is not None:
                     done(_same_order(order, earlier))
                     return
-            self._pool.add(order.length)
+            now = self.now()
+            upload_id = self._new_id(now)
+            self._ledger.admit(upload_id, order.length)
         except (StoreError, StorageError) as error:
             done(error)
             return
@@ -193,13 +198,12 @@ class Engine:
             if order.ticket is not None and not self._files.take_ticket(*order.ticket):
                 raise UploadRefused("ticket_used_up", "The ticket's files have all been uploaded.")
         except (UploadRefused, StorageError) as error:
-            self._give_back_space(order.length)
+            self._ledger.end(upload_id)
             done(error)
             return
-        now = self.now()
         meta = order.metadata
         session = Session(
-            id=self._new_id(now),
+            id=upload_id,
             protocol=order.protocol,
             path=order.path,
             length=order.length,
@@ -216,11 +220,15 @@ class Engine:
             ),
         )
         places = self.rules.sessions_per_owner if order.places is None else order.places
+        with self._lock:
+            self._creating.add(upload_id)
         self._store.submit(Create(session, places), functools.partial(self._created, order, session, done))
 
     def _created(self, order: Order, session: Session, done: Ended, result: Result) -> None:
+        with self._lock:
+            self._creating.discard(session.id)
         if not isinstance(result, Session) or result.id != session.id:
-            self._give_back_space(order.length)
+            self._ledger.end(session.id)
             self._give_back_ticket(order.ticket)
             if isinstance(result, Session):
                 done(_same_order(order, result))
@@ -371,7 +379,8 @@ class Engine:
 
         def finished(result: Result) -> None:
             if result is True:
-                self._give_back(session, session.received)
+                self._ledger.end(session.id)
+                self._give_back_ticket(details_of(session).ticket)
             self._opened(session.id, refusal)
 
         self._store.submit(change, finished)
@@ -387,6 +396,7 @@ class Engine:
             self._opened(upload_id, progress_of(result))
             return
         upload = Upload(result, draft, self._files.new_hasher(result.length or 0))
+        self._ledger.count(upload_id, upload.left())
         upload.used_at = self._clock.monotonic()
         # The server stopped between the last checkpoint and the publish.
         publish = upload.whole()
@@ -697,10 +707,9 @@ class Engine:
     ) -> None:
         upload = lease.upload
         failure: Failure | None = None
-        new = 0
         with upload.lock:
             if result is True:
-                new = upload.durable.add(lease.begin, upto)
+                upload.durable.add(lease.begin, upto)
                 if upload.state is State.OPEN:
                     # Else a later checkpoint of the same bytes was answered first, and was the last one needed.
                     upload.happen(Event.CHECKPOINT)
@@ -714,11 +723,11 @@ class Engine:
             else:
                 failure = UploadRefused("upload_taken_over", TAKEN_OVER)
             behind = self._behind(upload)
+            left = upload.left()
             lease.committing -= 1
             leaving = lease.leaving and not lease.committing
             overdue = [other for other in upload.leases if other.overdue and lease in other.waiting_for]
-        if new:
-            self._pool.subtract(new)
+        self._ledger.shrink(upload.id, left)
         if result is False:
             # The store knows another epoch: some other server has charge of it.
             self._drop(upload)
@@ -883,10 +892,9 @@ class Engine:
             upload.closed = True
             waiters, upload.waiters = upload.waiters, []
             progress = upload.progress()
-            rest = (upload.length or 0) - upload.durable.total
         self._remember(progress)
         self._unlist(upload)
-        self._give_back_space(rest)
+        self._ledger.end(upload.id)
         if not new:
             self._give_back_ticket(upload.details.ticket)
         self._submit(upload.draft.discard)
@@ -972,9 +980,8 @@ class Engine:
                 upload.happen(event)
                 upload.closed = True
                 progress = upload.progress()
-                rest = (upload.length or 0) - upload.durable.total
             self._unlist(upload)
-            self._give_back_space(rest)
+            self._ledger.end(upload.id)
             self._give_back_ticket(upload.details.ticket)
             self._submit(upload.draft.discard)
             self._tell(upload.id)
@@ -985,10 +992,6 @@ class Engine:
             done(progress)
         else:
             done(result if isinstance(result, StoreError) else _unknown())
-
-    def _give_back_space(self, rest: int) -> None:
-        self._pool.subtract(rest)
-        self._pool.leave()
 
     def _give_back_ticket(self, ticket: tuple[str, int, float] | None) -> None:
         if ticket is None:
@@ -1001,10 +1004,6 @@ class Engine:
                 self._log("ticket_not_given_back", error=repr(error))
 
         self._submit(work)
-
-    def _give_back(self, session: Session, received: int) -> None:
-        self._give_back_space((session.length or 0) - received)
-        self._give_back_ticket(details_of(session).ticket)
 
     # ---- other servers
 
@@ -1054,7 +1053,7 @@ class Engine:
         whole = []
         for upload_id, length, received in self._store.outstanding():
             if self.home(upload_id) == self._slot:
-                self._pool.charge(length - received)
+                self._ledger.count(upload_id, length - received)
                 if received >= length:
                     whole.append(upload_id)
         for upload_id in whole:
@@ -1072,7 +1071,11 @@ class Engine:
                 with self._lock:
                     self._recent.pop(session.id, None)
                 self._store.submit(Remove(session.id, session.epoch), _ignore)
-        idle = self._clock.monotonic() - _IDLE_SECONDS
+        steady = self._clock.monotonic()
+        if steady - self._reconciled >= _RECONCILE_SECONDS:
+            self._reconciled = steady
+            self._reconcile()
+        idle = steady - _IDLE_SECONDS
         with self._lock:
             uploads = list(self._uploads.values())
         for upload in uploads:
@@ -1083,6 +1086,30 @@ class Engine:
         if self._slot == 0 and self._clock.monotonic() - self._swept_orphans >= _ORPHAN_SECONDS:
             self._swept_orphans = self._clock.monotonic()
             self._sweep_orphans()
+
+    def _reconcile(self) -> None:
+        """Promise what the store says is still to come: other servers share it, and some answers get lost.
+
+        What changes meanwhile may be counted wrong, until the next time.
+        """
+        promised = set(self._ledger.ids())
+        with self._lock:
+            elsewhere = promised - self._creating
+        left = {
+            upload_id: length - received
+            for upload_id, length, received in self._store.outstanding()
+            if self.home(upload_id) == self._slot
+        }
+        with self._lock:
+            elsewhere -= self._uploads.keys()
+            unknown = left.keys() - promised - self._uploads.keys()
+        for upload_id in elsewhere:
+            if upload_id in left:
+                self._ledger.shrink(upload_id, left[upload_id])
+            else:
+                self._ledger.end(upload_id)
+        for upload_id in unknown:
+            self._ledger.count(upload_id, left[upload_id])
 
     def _expire(self, session: Session, now: float) -> None:
         upload = self._uploads.get(session.id)

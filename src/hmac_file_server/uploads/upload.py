@@ -92,6 +92,10 @@ class Upload:
         """Whether every byte is durable."""
         return self.length is not None and self.durable.covers(0, self.length)
 
+    def left(self) -> int:
+        """Bytes that are still to come."""
+        return (self.length or 0) - self.durable.total
+
     def progress(self) -> Progress:
         """A snapshot."""
         return Progress(
