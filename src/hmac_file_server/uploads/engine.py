@@ -14,6 +14,7 @@ any thread. Order of locks: the engine's, then an upload's; a lease's own is nev
 """
 
 import base64
+import contextlib
 import functools
 import threading
 import zlib
@@ -53,6 +54,7 @@ from hmac_file_server.stores.contract import (
     SessionStore,
     Span,
     StoreError,
+    TooManySessions,
 )
 from hmac_file_server.uploads.errors import UploadRefused
 from hmac_file_server.uploads.lease import TAKEN_OVER, Check, Lease
@@ -227,6 +229,13 @@ class Engine:
     def _created(self, order: Order, session: Session, done: Ended, result: Result) -> None:
         with self._lock:
             self._creating.discard(session.id)
+        if isinstance(result, StoreError) and not isinstance(result, TooManySessions):
+            # It may have been recorded all the same: it has to go before its ticket is free again.
+            self._store.submit(
+                Remove(session.id, session.epoch),
+                functools.partial(self._uncreated, order, session, done, result),
+            )
+            return
         if not isinstance(result, Session) or result.id != session.id:
             self._ledger.end(session.id)
             self._give_back_ticket(order.ticket)
@@ -256,6 +265,19 @@ class Engine:
             self._publish(upload)
         else:
             done(progress)
+
+    def _uncreated(self, order: Order, session: Session, done: Ended, failure: StoreError, result: Result) -> None:
+        survivor: Session | None = None
+        if result is not True:
+            with contextlib.suppress(StoreError):
+                survivor = self._store.get(session.id)
+        if survivor is not None:
+            # A repeat of the order found it by its key, and somebody is at work on it.
+            done(progress_of(survivor))
+            return
+        self._ledger.end(session.id)
+        self._give_back_ticket(order.ticket)
+        done(failure)
 
     def _new_id(self, now: float) -> str:
         """`<unix>_<random>` as in the guide, with 128 random bits, served by this process."""
@@ -578,7 +600,7 @@ class Engine:
         """
         if lease.check is not None and not lease.check.matches():
             self._release(lease)
-            done(UploadRefused("digest_mismatch", "The bytes that came are not those of the digest; none were kept."))
+            done(mismatch())
             return
         self._checkpoint(lease, functools.partial(self._finished, lease, done), whole=True)
 
@@ -1193,6 +1215,11 @@ def _holds(draft: Draft, session: Session) -> bool:
         return True
     end = session.ranges[-1][1]
     return len(draft.read_at(end - 1, 1)) == 1
+
+
+def mismatch() -> UploadRefused:
+    """A body that is not what its digest says."""
+    return UploadRefused("digest_mismatch", "The bytes that came are not those of the digest; none were kept.")
 
 
 def _unknown() -> UploadRefused:
