@@ -25,7 +25,17 @@ from hmac_file_server.protocols.answers import body_failure, failure, problem, r
 from hmac_file_server.protocols.digests import BodyDigest, body_digest
 from hmac_file_server.protocols.media import OCTET_STREAM, media_type
 from hmac_file_server.protocols.repeat import RepeatedBody
-from hmac_file_server.uploads import Failure, Lease, Order, Progress, State, StoreError, Upload, UploadRefused
+from hmac_file_server.uploads import (
+    Failure,
+    Lease,
+    Order,
+    Progress,
+    State,
+    StoreError,
+    Upload,
+    UploadRefused,
+    mismatch,
+)
 
 if TYPE_CHECKING:
     from hmac_file_server.protocols.application import Application
@@ -245,14 +255,14 @@ def _opened(
         )
         return
     if isinstance(found, Progress):
-        _repeat(app, exchange, number, begin, left, found)
+        _repeat(app, exchange, number, begin, left, digest, found)
         return
     app.engine.claim(
         found,
         lane,
         begin,
         on_taken=lambda: app.call_soon(exchange.cut, BodyCut.TAKEN_OVER),
-        done=app.on_loop(exchange, functools.partial(_claimed, app, exchange, number, begin, left)),
+        done=app.on_loop(exchange, functools.partial(_claimed, app, exchange, number, begin, left, digest)),
         check=digest,
     )
 
@@ -287,10 +297,11 @@ def _claimed(
     number: int,
     begin: int,
     left: int,
+    digest: BodyDigest | None,
     result: Lease | Progress | Failure,
 ) -> None:
     if isinstance(result, Progress):
-        _repeat(app, exchange, number, begin, left, result)
+        _repeat(app, exchange, number, begin, left, digest, result)
         return
     if not isinstance(result, Lease):
         exchange.respond(failure(exchange, result))
@@ -317,13 +328,21 @@ def _claimed(
     exchange.receive(lease, ended, limit=left)
 
 
-def _repeat(app: "Application", exchange: Exchange, number: int, begin: int, length: int, progress: Progress) -> None:
+def _repeat(
+    app: "Application",
+    exchange: Exchange,
+    number: int,
+    begin: int,
+    length: int,
+    digest: BodyDigest | None,
+    progress: Progress,
+) -> None:
     """A chunk of an upload that has ended: the same bytes get the same answer, others are told so."""
     if progress.state is not State.COMPLETE:
         exchange.respond(_ended_badly(exchange, progress))
         return
     try:
-        body = RepeatedBody(app.store, app.stored_path(progress.path), begin)
+        body = RepeatedBody(app.store, app.stored_path(progress.path), begin, digest)
     except StorageError as error:
         exchange.respond(failure(exchange, error))
         return
@@ -332,6 +351,8 @@ def _repeat(app: "Application", exchange: Exchange, number: int, begin: int, len
         body.close()
         if end.cut is not None:
             exchange.respond(body_failure(exchange, end))
+        elif digest is not None and not digest.matches():
+            exchange.respond(failure(exchange, mismatch()))
         else:
             exchange.respond(_receipt(app, exchange, number, progress))
 
