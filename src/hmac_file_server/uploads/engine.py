@@ -38,6 +38,7 @@ from hmac_file_server.files.contract import (
     PathRefused,
     Published,
     StorageError,
+    StorageFailed,
     StoragePath,
     Submit,
 )
@@ -929,6 +930,9 @@ class Engine:
             upload.happen(Event.PUT_OFF)
             waiters, upload.waiters = upload.waiters, []
         self._log("publish_put_off", upload=upload.id, reason=failure.code)
+        if isinstance(failure, StorageFailed):
+            # A draft whose sync failed is of no more use to anybody; the next request opens it anew.
+            self._broken(upload)
         self._tell(upload.id)
         for done in waiters:
             done(failure)
