@@ -85,7 +85,7 @@ class Rig:
     """The machines, their links and the server."""
 
     def __init__(self, net: Network, folder: Path, settings: Mapping[str, Mapping[str, object]]) -> None:
-        self.net = net
+        self._cut: set[int] = set()
         self.phone, self.router = net.namespace("phone"), net.namespace("router")
         self.machine, self.observer = net.namespace("server"), net.namespace("observer")
         self.links: dict[int, Link] = {
@@ -131,11 +131,18 @@ class Rig:
     def cut(self, link: int) -> None:
         """Cut a link of the phone."""
         self.links[link].second.down()
+        self._cut.add(link)
 
     def mend(self, link: int) -> None:
         """Undo a cut."""
         self.links[link].second.up()
         self._route(link)
+        self._cut.discard(link)
+
+    def mend_all(self) -> None:
+        """Undo every cut."""
+        for link in sorted(self._cut):
+            self.mend(link)
 
     def begin(self, upload: Upload, index: int, sent: int, *, link: int, offset: int = 0) -> LinkWire:
         """Begin a chunk over a link, and wait until the server's machine has what was sent."""
@@ -155,6 +162,8 @@ def rig(folder: Path, settings: Mapping[str, Mapping[str, object]] | None = None
         try:
             yield made
         finally:
+            # The server waits for those it has said good-bye to.
+            made.mend_all()
             made.server.stop()
 
 

@@ -257,6 +257,7 @@ def test_n_36_endless_changes_do_not_hold_an_upload_for_ever(tmp_path: Path) -> 
             try:
                 while not stop.wait(0.05):
                     end.add_address("10.80.3.99/24")
+                    stop.wait(0.05)
                     end.delete_address("10.80.3.99/24")
             except BaseException as error:
                 faults.append(error)
