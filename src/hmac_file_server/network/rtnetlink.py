@@ -126,7 +126,7 @@ class Queries:
             family, _, _, scope, index = _ADDRESS.unpack_from(body)
             if family not in _FAMILIES:
                 continue
-            attributes = dict(_attributes(body, _ADDRESS.size))
+            attributes = _attributes(body, _ADDRESS.size)
             # On a point-to-point link IFA_ADDRESS is the other end.
             own = attributes.get(_IFA_LOCAL) or attributes.get(_IFA_ADDRESS)
             text = "" if own is None else _text(family, own)
@@ -146,7 +146,7 @@ class Queries:
         if len(answer) < _LINK.size:
             return None
         _, _, _, flags, _ = _LINK.unpack_from(answer)
-        name = dict(_attributes(answer, _LINK.size)).get(_IFLA_IFNAME, b"").rstrip(b"\0")
+        name = _attributes(answer, _LINK.size).get(_IFLA_IFNAME, b"").rstrip(b"\0")
         return LinkState(os.fsdecode(name), flags & _UP_AND_RUNNING == _UP_AND_RUNNING)
 
     def default_routes(self, family: int) -> list[Hop]:
@@ -164,10 +164,10 @@ class Queries:
             if len(body) < _ROUTE.size or body[1] or body[7] != _RTN_UNICAST or body[0] != family:
                 continue
             if not _ROUTE.unpack_from(body)[8] & _RTM_F_CLONED:
-                found += _hops(family, dict(_attributes(body, _ROUTE.size)))
+                found += _hops(family, _attributes(body, _ROUTE.size))
         return found
 
-    def _ask(self, kind: int, flags: int, body: bytes) -> Iterator[memoryview]:
+    def _ask(self, kind: int, flags: int, body: bytes) -> Iterator[bytes]:
         self._sequence += 1
         header = _HEADER.pack(_HEADER.size + len(body), kind, _NLM_F_REQUEST | flags, self._sequence, 0)
         self._socket.send(header + body)
@@ -207,26 +207,32 @@ def tells_of_change(data: bytes) -> bool:
     return False
 
 
-def messages(data: bytes) -> Iterator[tuple[int, int, int, memoryview]]:
+def messages(data: bytes) -> Iterator[tuple[int, int, int, bytes]]:
     """The messages in one datagram: type, flags, sequence number, body. What is cut off is left out."""
-    view = memoryview(data)
     at = 0
-    while at + _HEADER.size <= len(view):
-        length, kind, flags, sequence, _ = _HEADER.unpack_from(view, at)
-        if length < _HEADER.size or at + length > len(view):
+    end = len(data) - _HEADER.size
+    unpack = _HEADER.unpack_from
+    while at <= end:
+        length, kind, flags, sequence, _ = unpack(data, at)
+        if length < 16 or at + length > len(data):
             return
-        yield kind, flags, sequence, view[at + _HEADER.size : at + length]
-        at += _aligned(length)
+        yield kind, flags, sequence, data[at + 16 : at + length]
+        at += (length + 3) & ~3
 
 
-def _attributes(body: memoryview | bytes, at: int) -> Iterator[tuple[int, bytes]]:
-    while at + _ATTRIBUTE.size <= len(body):
-        length, kind = _ATTRIBUTE.unpack_from(body, at)
-        if length < _ATTRIBUTE.size or at + length > len(body):
-            return
+def _attributes(body: bytes, at: int) -> dict[int, bytes]:
+    """The attributes that follow in a body from `at`, by type."""
+    found: dict[int, bytes] = {}
+    end = len(body) - _ATTRIBUTE.size
+    unpack = _ATTRIBUTE.unpack_from
+    while at <= end:
+        length, kind = unpack(body, at)
+        if length < 4 or at + length > len(body):
+            break
         # The two upper bits are flags (nested, byte order).
-        yield kind & 0x3FFF, bytes(body[at + _ATTRIBUTE.size : at + length])
-        at += _aligned(length)
+        found[kind & 0x3FFF] = body[at + 4 : at + length]
+        at += (length + 3) & ~3
+    return found
 
 
 def _hops(family: int, attributes: dict[int, bytes]) -> list[Hop]:
@@ -240,9 +246,9 @@ def _hops(family: int, attributes: dict[int, bytes]) -> list[Hop]:
         length, _, _, index = _HOP.unpack_from(several, at)
         if length < _HOP.size or at + length > len(several):
             break
-        own = dict(_attributes(several[: at + length], at + _HOP.size))
+        own = _attributes(several[: at + length], at + _HOP.size)
         found.append(Hop(_gateway(family, own), metric, index))
-        at += _aligned(length)
+        at += (length + 3) & ~3
     return found
 
 
@@ -265,7 +271,3 @@ def _text(family: int, address: bytes) -> str:
 
 def _number(value: bytes | None) -> int:
     return 0 if value is None else int.from_bytes(value[:4], sys.byteorder)
-
-
-def _aligned(length: int) -> int:
-    return (length + 3) & ~3

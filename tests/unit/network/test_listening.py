@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import stat
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from hmac_file_server.network import ListenFailed, Listening, listen
+from hmac_file_server.network import ListenFailed, Listening, has_other_path, listen, set_user_timeout
 from hmac_file_server.network import listening as module
 
 
@@ -71,6 +73,109 @@ def test_vanished_peers_are_noticed(opened: list[Listening]) -> None:
     interval = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL)
     probes = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT)
     assert idle + interval * probes <= 120
+
+
+def multipath() -> bool:
+    try:
+        socket.socket(socket.AF_INET, socket.SOCK_STREAM, module._MPTCP).close()
+    except OSError:
+        return False
+    return True
+
+
+needs_multipath = pytest.mark.skipif(not multipath(), reason="this kernel has no multipath TCP")
+
+
+@contextlib.contextmanager
+def accepted(listener: socket.socket, *, protocol: int = 0) -> Iterator[socket.socket]:
+    """The server's end of a new connection."""
+    listener.setblocking(True)
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM, protocol) as client:
+        client.connect(listener.getsockname())
+        with listener.accept()[0] as taken:
+            yield taken
+
+
+def user_timeout(sock: socket.socket) -> int:
+    return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)
+
+
+@pytest.mark.parametrize(("seconds", "milliseconds"), [(90.0, 90_000), (0.25, 250), (0.0001, 1), (1e12, 2**31 - 1)])
+def test_connections_inherit_the_user_timeout(opened: list[Listening], seconds: float, milliseconds: int) -> None:
+    opened.append(listen(["127.0.0.1:0"], 1, mptcp=False, user_timeout=seconds))
+    with accepted(opened[0].sockets[0][0]) as connection:
+        assert user_timeout(connection) == milliseconds
+
+
+def test_every_process_gets_the_user_timeout(opened: list[Listening]) -> None:
+    opened.append(listen(["127.0.0.1:0", "127.0.0.2:0"], 2, mptcp=False, user_timeout=60))
+    assert [user_timeout(sock) for group in opened[0].sockets for sock in group] == [60_000] * 4
+
+
+@pytest.mark.parametrize("options", [{}, {"user_timeout": 0.0}, {"user_timeout": -1.0}])
+def test_without_a_user_timeout_the_kernel_decides(opened: list[Listening], options: dict[str, float]) -> None:
+    opened.append(listen(["127.0.0.1:0"], 1, mptcp=False, **options))
+    with accepted(opened[0].sockets[0][0]) as connection:
+        assert user_timeout(connection) == 0
+
+
+@needs_multipath
+def test_a_plain_client_of_a_multipath_listener(opened: list[Listening]) -> None:
+    """Its connection is plain TCP, and takes the option that its listener may not have."""
+    opened.append(listen(["127.0.0.1:0"], 1, mptcp=True, user_timeout=60))
+    with accepted(opened[0].sockets[0][0]) as connection:
+        assert connection.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 30
+        assert user_timeout(connection) in {0, 60_000}
+        assert set_user_timeout(connection, 60)
+        assert user_timeout(connection) == 60_000
+        assert not has_other_path(connection)
+
+
+@needs_multipath
+def test_a_multipath_connection_is_left_to_the_kernel(opened: list[Listening]) -> None:
+    opened.append(listen(["127.0.0.1:0"], 1, mptcp=True, user_timeout=60))
+    with accepted(opened[0].sockets[0][0], protocol=module._MPTCP) as connection:
+        assert connection.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        # Kernels that learn the option may take it; neither answer is a failure, and neither raises.
+        assert set_user_timeout(connection, 60) in {True, False}
+        # On loopback there is one path.
+        assert not has_other_path(connection)
+
+
+def test_a_unix_connection_has_no_such_options(opened: list[Listening], tmp_path: Path) -> None:
+    opened.append(listen([f"unix:{tmp_path}/s"], 1, mptcp=True, user_timeout=60))
+    sock = opened[0].sockets[0][0]
+    assert not set_user_timeout(sock, 60)
+    assert not has_other_path(sock)
+
+
+def test_a_socket_that_is_closed_has_no_other_path() -> None:
+    with socket.socket() as sock:
+        pass
+    assert not has_other_path(sock)
+    assert not set_user_timeout(sock, 60)
+
+
+@pytest.mark.parametrize(
+    ("info", "found"),
+    [
+        (bytes([1]) + bytes(7) + b"\2\0\0\0", True),
+        (bytes([3]) + bytes(7) + b"\0\0\0\0", True),
+        # One path only; fallen back to plain TCP; an answer from no kernel we know.
+        (bytes([0]) + bytes(7) + b"\2\0\0\0", False),
+        (bytes([1]) + bytes(7) + b"\3\0\0\0", False),
+        (bytes([1]), False),
+    ],
+)
+def test_what_the_kernel_says_of_paths(info: bytes, found: bool) -> None:
+    class Connection(socket.socket):
+        def getsockopt(self, *args: Any) -> Any:
+            assert args[:2] == (284, 1)
+            return info
+
+    with Connection() as connection:
+        assert has_other_path(connection) is found
 
 
 def test_several_processes_share_the_port(opened: list[Listening]) -> None:
