@@ -183,16 +183,17 @@ def test_d13_redis_emptied_in_mid_session(own_redis: RedisServer, mirror: RedisM
 
 
 def test_d13_redis_rolled_back_in_mid_session(own_redis: RedisServer, mirror: RedisMirror) -> None:
-    for name in ("a", "b", "c"):
+    for name in ("a", "b", "c", "ended"):
         made(mirror, create(name, key=name))
     made(mirror, checkpoint("a", (0, 2)))
-    mirrored(own_redis, mirror, "a", "b", "c")
+    mirrored(own_redis, mirror, "a", "b", "c", "ended")
     old = own_redis.keep()
     assert made(mirror, Claim("a", 0)) is not None
     assert made(mirror, checkpoint("a", (2, 9), epoch=1)) is True
     assert made(mirror, Finish("b", 0, COMPLETE, b"receipt", 9.0)) is True
+    assert made(mirror, Finish("ended", 0, EXPIRED, b"", 9.0)) is True  # and nobody touches it again
     made(mirror, create("d"))
-    mirrored(own_redis, mirror, "a", "b", "c", "d")
+    mirrored(own_redis, mirror, "a", "b", "c", "d", "ended")
     own_redis.roll_back(old)
     # The truth never went back, and who held the upload before its claim is still fenced.
     assert made(mirror, checkpoint("a", (9, 10), epoch=0)) is False
@@ -201,8 +202,9 @@ def test_d13_redis_rolled_back_in_mid_session(own_redis: RedisServer, mirror: Re
     assert (found.epoch, found.ranges) == (1, ((0, 9),))
     assert made(mirror, Finish("b", 0, EXPIRED, b"", 9.0)) is False
     assert made(mirror, create("b2", key="b")) == mirror.get("b")
-    mirrored(own_redis, mirror, "a", "b", "c", "d")
+    mirrored(own_redis, mirror, "a", "b", "c", "d", "ended")
     assert documents(own_redis)["b"].state == COMPLETE
+    assert documents(own_redis)["ended"].state == EXPIRED
     assert documents(own_redis)["a"].epoch == 1
 
 
@@ -219,6 +221,21 @@ def test_d13_redis_partitioned_delays_nothing(own_redis: RedisServer, open_mirro
     events.wait("redis_back")
     mirrored(own_redis, mirror, "a")
     assert len(documents(own_redis)["a"].ranges) == 500
+
+
+def test_what_was_removed_while_redis_was_away_is_removed_from_it(
+    own_redis: RedisServer, mirror: RedisMirror, events: Events
+) -> None:
+    made(mirror, create("a"))
+    made(mirror, create("b"))
+    mirrored(own_redis, mirror, "a", "b")
+    own_redis.keep()  # it comes back with what it had
+    own_redis.kill()
+    assert made(mirror, Remove("b", 0)) is True
+    events.wait("redis_lost")
+    own_redis.start()
+    events.wait("redis_back")
+    mirrored(own_redis, mirror, "a")
 
 
 def test_it_closes_while_redis_hangs(own_redis: RedisServer, open_mirror: OpenMirror, database: str) -> None:
