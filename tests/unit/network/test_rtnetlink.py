@@ -250,7 +250,7 @@ def everything_read(data: bytes) -> int:
     count = 0
     for _, _, _, body in rtnetlink.messages(data):
         assert len(body) <= len(data)
-        count += 1 + sum(1 for _ in rtnetlink._attributes(body, 8))
+        count += 1 + len(rtnetlink._attributes(body, 8))
     return count
 
 
