@@ -150,6 +150,8 @@ def test_hundreds_of_interfaces_are_not_asked_one_by_one(
     small = home.call(timeit.repeat, from_netlink, number=20, repeat=5)
     home.run("ip", "-batch", "-", given="\n".join(f"link add c{n} type veth peer name d{n}" for n in range(150)))
     home.run("ip", "-batch", "-", given="\n".join(f"link set {side}{n} up" for n in range(150) for side in "cd"))
+    # While they come up, a look may be interrupted all the time.
+    wait_until(lambda: home.ip("-6", "addr").count("inet6 fe80") == 301, "link-local addresses")
     asked: list[int] = []
     original = rtnetlink.Queries.link
 
