@@ -124,10 +124,18 @@ class Upload:
         body: bytes | None = None,
         offset: int = 0,
         headers: Mapping[str, str] | None = None,
+        claimed: bool = False,
     ) -> Wire:
-        """A connection on which a chunk (or other bytes in its place) was begun: `sent` bytes of it are under way."""
+        """A connection on which a chunk (or other bytes in its place) was begun: `sent` bytes of it are under way.
+
+        `claimed`: the server has said that it takes them, so that whoever comes from now on is the newcomer.
+        """
         wire = Wire(self.server)
-        self.announce(wire, index, offset=offset, headers=headers)
+        if claimed:
+            self.announce(wire, index, offset=offset, headers={**(headers or {}), "Expect": "100-continue"})
+            assert wire.next_answer().status == 100
+        else:
+            self.announce(wire, index, offset=offset, headers=headers)
         data = self.chunk(index) if body is None else body
         wire.send(data[offset : offset + sent])
         return wire

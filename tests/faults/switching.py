@@ -147,7 +147,9 @@ class Rig:
     def begin(self, upload: Upload, index: int, sent: int, *, link: int, offset: int = 0) -> LinkWire:
         """Begin a chunk over a link, and wait until the server's machine has what was sent."""
         wire = LinkWire(self, link)
-        upload.announce(wire, index, offset=offset)
+        upload.announce(wire, index, offset=offset, headers={"Expect": "100-continue"})
+        # From now on, whoever comes is the newcomer.
+        assert wire.next_answer().status == 100
         wire.send(upload.chunk(index)[offset : offset + sent])
         wait_until(arrived(wire), "what was sent has arrived")
         return wire

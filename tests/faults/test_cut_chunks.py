@@ -6,6 +6,7 @@ import socket
 
 import pytest
 from tests.faults.chunks import (
+    KIB,
     MIB,
     PATH,
     Upload,
@@ -82,6 +83,24 @@ def test_n_13_end_in_the_middle_of_a_chunk(chunk_server: FileServer, sent: int, 
     assert chunk_server.files() == set()
     if "url" in told:
         assert chunk_server.request("GET", target(told["url"])).status == 404
+    assert upload.finish().json()["completed"] is True
+    assert upload.stored() == upload.body
+
+
+@pytest.mark.parametrize("ending", ["close", "half-close"])
+def test_n_13_end_in_the_middle_of_a_small_chunk(start_server: StartServer, ending: str) -> None:
+    """A body so small that the server reads it whole before it writes: what came of it is kept all the same."""
+    size = 32 * KIB
+    server = start_server({"uploads": {"chunk_size": "32KB"}})
+    upload = start(server, content(2 * size, f"n-13 small {ending}"))
+    for index, sent in ((1, 20_000), (0, size - 1)):
+        with upload.begin(index, sent) as wire:
+            if ending == "half-close":
+                wire.sock.shutdown(socket.SHUT_WR)
+                status, _ = outcome(wire)
+                assert status == 0 or status >= 400
+        wait_until(lambda index=index, sent=sent: upload.prefix(index) == sent, "the prefix is kept")  # type: ignore[misc]
+        assert server.files() == set()
     assert upload.finish().json()["completed"] is True
     assert upload.stored() == upload.body
 
@@ -240,7 +259,7 @@ def test_cut_chunks_leave_no_descriptor(chunk_server: FileServer) -> None:
             with upload.begin(index, 30_000 * (index + 1)) as wire:
                 if index % 2:
                     wire.reset()
-        wires = [upload.begin(index, 1000) for index in range(8)]
+        wires = [upload.begin(index, 1000, claimed=True) for index in range(8)]
         upload.finish()
         for wire in wires:
             assert outcome(wire)[0] != 200

@@ -279,7 +279,7 @@ def test_n_36_endless_changes_do_not_hold_an_upload_for_ever(tmp_path: Path) -> 
             changing.join()
         assert faults == []
         wait_until(lambda: settled(server), "every pause has ended")
-        assert server.log_text().count("Network change detected") < 100
+        assert server.log_text().count("Network change detected") <= 10
 
 
 FLAPS = 20

@@ -14,8 +14,10 @@ from tests.faults.chunks import (
     PATH,
     TAKEN_OVER,
     Upload,
+    arrived,
     code,
     content_digest,
+    covers,
     created,
     creation,
     drafts,
@@ -59,7 +61,8 @@ def test_n_01_a_silent_connection_is_taken_over(chunk_server: FileServer) -> Non
 def test_n_01_what_the_old_connection_brought_is_kept_by_the_takeover_itself(chunk_server: FileServer) -> None:
     """No status request in between: the bytes that lie in the server's socket are taken before it is closed."""
     upload = start(chunk_server, content(2 * MIB, "n-01 eager"))
-    with upload.begin(0, HALF) as old:
+    with upload.begin(0, HALF, claimed=True) as old:
+        wait_until(arrived(old), "the beginning has arrived")
         with Wire(chunk_server) as new:
             upload.announce(new, 0, headers={"Expect": "100-continue"})
             assert new.next_answer().status == 100
@@ -68,6 +71,26 @@ def test_n_01_what_the_old_connection_brought_is_kept_by_the_takeover_itself(chu
             new.send(upload.chunk(0))
             assert new.answer().status == 200
         upload.finish()
+    assert upload.stored() == upload.body
+
+
+@pytest.mark.parametrize("size", [8 * KIB, 60 * KIB, 200 * KIB])
+def test_n_01_small_chunks(start_server: StartServer, size: int) -> None:
+    """Bodies so small that the server reads them whole before it writes: what came of them is kept all the same."""
+    server = start_server({"server": {"processes": 2}, "uploads": {"chunk_size": f"{size // KIB}KB"}})
+    upload = start(server, content(6 * size, f"n-01 {size}"))
+    for index in range(upload.total):
+        begin = index * size
+        sent = (1, size // 2, size - 1)[index % 3]
+        with upload.begin(index, sent, claimed=True) as old:
+            wait_until(arrived(old), "the beginning has arrived")
+            with Wire(server) as new:
+                upload.announce(new, index, headers={"Expect": "100-continue"})
+                assert new.next_answer().status == 100
+                assert outcome(old) in TAKEN_OVER
+                assert covers(upload.received(), [(begin, begin + sent)])
+                new.send(upload.chunk(index))
+                assert new.answer().status == 200
     assert upload.stored() == upload.body
 
 
@@ -104,7 +127,7 @@ def test_n_02_late_bytes_at_the_very_moment_of_the_takeover(chunk_server: FileSe
     """The old connection sends on while it loses its chunk: what of it counts came before, in one piece."""
     upload = start(chunk_server, content(16 * MIB, "n-02 moment"))
     for index in range(upload.total):
-        with upload.begin(index, HALF) as old:
+        with upload.begin(index, HALF, claimed=True) as old:
             stop = threading.Event()
 
             def pour(old: Wire = old, index: int = index, stop: threading.Event = stop) -> None:
