@@ -889,7 +889,10 @@ class Engine:
             code=code,
             detail=detail,
         )
-        new = entry is not None and isinstance(result, Published) and result.outcome is Outcome.CREATED
+        # A file that is there since the upload began is its own: an earlier receipt was lost.
+        own = isinstance(result, Published) and (
+            result.outcome is Outcome.CREATED or (entry is not None and entry.created >= upload.created)
+        )
         expires = self.now() + self.rules.max_age
         change = Finish(
             upload.id,
@@ -898,9 +901,9 @@ class Engine:
             encode(receipt),
             expires,
         )
-        self._store.submit(change, functools.partial(self._receipted, upload, receipt, expires, new))
+        self._store.submit(change, functools.partial(self._receipted, upload, receipt, expires, own))
 
-    def _receipted(self, upload: Upload, receipt: Receipt, expires: float, new: bool, result: Result) -> None:
+    def _receipted(self, upload: Upload, receipt: Receipt, expires: float, own: bool, result: Result) -> None:
         if result is not True:
             # The file is there; the finishing request may be repeated until the receipt is, too.
             failure = result if isinstance(result, StoreError) else UploadRefused("upload_taken_over", TAKEN_OVER)
@@ -918,7 +921,7 @@ class Engine:
         self._remember(progress)
         self._unlist(upload)
         self._ledger.end(upload.id)
-        if not new:
+        if receipt.code or not own:
             self._give_back_ticket(upload.details.ticket)
         self._submit(upload.draft.discard)
         self._tell(upload.id)

@@ -26,6 +26,7 @@ class Upload:
         "active",
         "chunk_size",
         "closed",
+        "created",
         "details",
         "draft",
         "durable",
@@ -60,6 +61,7 @@ class Upload:
         self.media_type = session.media_type
         self.length = session.length
         self.chunk_size = session.chunk_size
+        self.created = session.created
         self.active = session.active
         self.expires = session.deadline
         self.epoch = session.epoch
