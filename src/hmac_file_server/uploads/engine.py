@@ -773,11 +773,11 @@ class Engine:
             if upload.closed:
                 return
             upload.closed = True
+            upload.draft.close()
             leases = list(upload.leases)
             for lease in leases:
                 lease.live = False
         self._unlist(upload)
-        upload.draft.close()
         for lease in leases:
             self._take(lease)
 
@@ -790,10 +790,7 @@ class Engine:
                 crowd = list(islice(self._uploads.values(), _CROWD))
         rested = self._clock.monotonic() - _REST_SECONDS
         for other in crowd:
-            with other.lock:
-                resting = not other.leases and other.state is State.OPEN and other.used_at < rested
-            if resting:
-                self._let_go(other, _nothing)
+            self._let_rest(other, rested)
 
     def _unlist(self, upload: Upload) -> None:
         with self._lock:
@@ -1055,15 +1052,29 @@ class Engine:
     def _let_go(self, upload: Upload, released: Callable[[], None]) -> None:
         def alone(result: Lease | Progress | Failure) -> None:
             if isinstance(result, Lease):
+                upload = result.upload
                 # The lock first: whoever finds the upload closed opens its draft anew.
                 upload.draft.close()
                 with upload.lock:
                     upload.closed = True
                 self._unlist(upload)
                 self._release(result)
+            elif not isinstance(result, Progress):
+                # It was to be published and was not.
+                self._drop(upload)
             released()
 
         self.claim(upload, _EVERYTHING, 0, on_taken=_nothing, done=alone)
+
+    def _let_rest(self, upload: Upload, since: float) -> None:
+        """Let go of an upload that was not used since then, if it is so."""
+        with upload.lock:
+            resting = not upload.leases and upload.state is State.OPEN and upload.used_at < since and not upload.closed
+            if resting:
+                upload.closed = True
+                upload.draft.close()
+        if resting:
+            self._unlist(upload)
 
     def _tell(self, upload_id: str) -> None:
         with self._lock:
@@ -1108,10 +1119,7 @@ class Engine:
         with self._lock:
             uploads = list(self._uploads.values())
         for upload in uploads:
-            with upload.lock:
-                resting = not upload.leases and upload.state is State.OPEN and upload.used_at < idle
-            if resting:
-                self._let_go(upload, _nothing)
+            self._let_rest(upload, idle)
         if self._slot == 0 and self._clock.monotonic() - self._swept_orphans >= _ORPHAN_SECONDS:
             self._swept_orphans = self._clock.monotonic()
             self._sweep_orphans()
