@@ -11,9 +11,10 @@ import os
 import signal
 import sys
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final, TypeAlias
 
 from hmac_file_server.cli import main
+from hmac_file_server.files.contract import Draft, Metadata, PathRefused, Published, StorageError, StoragePath
 from hmac_file_server.files.disk import Disk
 from hmac_file_server.files.drafts import LocalDraft
 from hmac_file_server.files.local import LocalFileStore
@@ -22,6 +23,8 @@ from hmac_file_server.stores.sqlite import SqliteStore
 
 UNSYNCED: Final = "unsynced"
 ARMED: Final = "armed"
+
+Told: TypeAlias = Callable[[Published | StorageError | PathRefused], None]
 
 
 def die() -> None:
@@ -67,27 +70,29 @@ def before_a_publish() -> None:
     """The last byte is in the store, the file is not begun."""
     publish = LocalFileStore.publish_draft_soon
 
-    def altered(self: LocalFileStore, *words: Any) -> None:
+    def altered(
+        self: LocalFileStore, draft: Draft, path: StoragePath, meta: Metadata, size: int, digest: str | None, done: Told
+    ) -> None:
         die()
-        publish(self, *words)
+        publish(self, draft, path, meta, size, digest, done)
 
-    LocalFileStore.publish_draft_soon = altered  # type: ignore[assignment,method-assign]
+    LocalFileStore.publish_draft_soon = altered  # type: ignore[method-assign]
 
 
 def after_a_publish() -> None:
     """The file is there, with its row; the upload's receipt is not."""
     publish = LocalFileStore.publish_draft_soon
 
-    def altered(self: LocalFileStore, *words: Any) -> None:
-        *rest, done = words
-
-        def told(result: Any) -> None:
+    def altered(
+        self: LocalFileStore, draft: Draft, path: StoragePath, meta: Metadata, size: int, digest: str | None, done: Told
+    ) -> None:
+        def told(result: Published | StorageError | PathRefused) -> None:
             die()
             done(result)
 
-        publish(self, *rest, done=told)
+        publish(self, draft, path, meta, size, digest, told)
 
-    LocalFileStore.publish_draft_soon = altered  # type: ignore[assignment,method-assign]
+    LocalFileStore.publish_draft_soon = altered  # type: ignore[method-assign]
 
 
 MOMENTS: Final[dict[str, Callable[[], None]]] = {
