@@ -1052,14 +1052,14 @@ class Engine:
     def _let_go(self, upload: Upload, released: Callable[[], None]) -> None:
         def alone(result: Lease | Progress | Failure) -> None:
             if isinstance(result, Lease):
-                upload = result.upload
-                # The lock first: whoever finds the upload closed opens its draft anew.
-                upload.draft.close()
-                with upload.lock:
-                    upload.closed = True
-                self._unlist(upload)
+                # It was let go and opened anew meanwhile, perhaps.
+                held = result.upload
+                with held.lock:
+                    held.closed = True
+                    held.draft.close()
+                self._unlist(held)
                 self._release(result)
-            elif not isinstance(result, Progress):
+            elif isinstance(result, StorageError | StoreError):
                 # It was to be published and was not.
                 self._drop(upload)
             released()
