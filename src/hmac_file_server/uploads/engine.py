@@ -346,8 +346,11 @@ class Engine:
 
     # ---- taking charge
 
-    def open(self, upload_id: str, done: Opened) -> None:
-        """Take charge of an upload; `done` gets it, or its end if it has ended, or why not."""
+    def open(self, upload_id: str, done: Opened, *, ask: bool = True) -> None:
+        """Take charge of an upload; `done` gets it, or its end if it has ended, or why not.
+
+        `ask`: have another server that holds it let go of it.
+        """
         with self._lock:
             upload = self._uploads.get(upload_id)
             if upload is None or upload.closed:
@@ -361,7 +364,7 @@ class Engine:
             upload.used_at = self._clock.monotonic()
             done(upload)
         else:
-            self._load(upload_id, asked=False)
+            self._load(upload_id, asked=not ask)
 
     def _load(self, upload_id: str, *, asked: bool) -> None:
         draft: Draft | None = None
@@ -987,14 +990,14 @@ class Engine:
                 else:
                     done(result)
                 return
-            lease = result
-            with upload.lock:
+            lease, held, now = result, result.upload, self.now()
+            with held.lock:
                 lease.committing += 1
-                epoch = upload.epoch
+                epoch = held.epoch
             if event is Event.CANCEL:
-                change: Remove | Finish = Remove(upload.id, epoch)
+                change: Remove | Finish = Remove(held.id, epoch)
             else:
-                change = Finish(upload.id, epoch, State.EXPIRED, b"", self.now() + self.rules.max_age)
+                change = Finish(held.id, epoch, State.EXPIRED, b"", now + self.rules.max_age)
             self._store.submit(change, functools.partial(self._gone, lease, event, done))
 
         self.claim(upload, _EVERYTHING, 0, on_taken=_nothing, done=alone)
@@ -1013,6 +1016,9 @@ class Engine:
             self._tell(upload.id)
         with upload.lock:
             lease.committing -= 1
+        if result is False:
+            # Some other server has charge of it, or has ended it.
+            self._drop(upload)
         self._release(lease)
         if result is True:
             done(progress)
@@ -1169,10 +1175,13 @@ class Engine:
         def opened(found: Upload | Progress | Failure) -> None:
             # What another server has in its hands, it looks after.
             if isinstance(found, Upload):
-                self._log("upload_expired", upload=session.id)
-                self._end(found, Event.EXPIRE, _nobody)
+                with found.lock:
+                    resting = found.state is State.OPEN and not found.leases and found.expires <= self.now()
+                if resting:
+                    self._log("upload_expired", upload=session.id)
+                    self._end(found, Event.EXPIRE, _nobody)
 
-        self.open(session.id, opened)
+        self.open(session.id, opened, ask=False)
 
     def _sweep_orphans(self) -> None:
         """Remove drafts that belong to no open session: a crash came between the two. Never by age alone."""
