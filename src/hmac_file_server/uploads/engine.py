@@ -992,8 +992,16 @@ class Engine:
                 return
             lease, held, now = result, result.upload, self.now()
             with held.lock:
-                lease.committing += 1
+                # What was continued meanwhile lives on.
+                alive = event is Event.EXPIRE and held.expires > now
+                if not alive:
+                    lease.committing += 1
                 epoch = held.epoch
+                progress = held.progress()
+            if alive:
+                self._release(lease)
+                done(progress)
+                return
             if event is Event.CANCEL:
                 change: Remove | Finish = Remove(held.id, epoch)
             else:
@@ -1157,11 +1165,8 @@ class Engine:
     def _expire(self, session: Session, now: float) -> None:
         upload = self._uploads.get(session.id)
         if upload is not None:
-            steady = self._clock.monotonic()
             with upload.lock:
-                busy = upload.state is not State.OPEN or any(
-                    steady - lease.moved_at < self.rules.max_age for lease in upload.leases if lease.begun
-                )
+                busy = self._busy(upload)
                 epoch = upload.epoch
                 active, expires = upload.active, upload.expires
                 if busy and upload.leases:
@@ -1176,12 +1181,19 @@ class Engine:
             # What another server has in its hands, it looks after.
             if isinstance(found, Upload):
                 with found.lock:
-                    resting = found.state is State.OPEN and not found.leases and found.expires <= self.now()
+                    resting = not self._busy(found) and found.expires <= self.now()
                 if resting:
                     self._log("upload_expired", upload=session.id)
                     self._end(found, Event.EXPIRE, _nobody)
 
         self.open(session.id, opened, ask=False)
+
+    def _busy(self, upload: Upload) -> bool:
+        """Whether somebody is at work on an upload; the caller holds its lock."""
+        steady = self._clock.monotonic()
+        return upload.state is not State.OPEN or any(
+            not lease.begun or steady - lease.moved_at < self.rules.max_age for lease in upload.leases
+        )
 
     def _sweep_orphans(self) -> None:
         """Remove drafts that belong to no open session: a crash came between the two. Never by age alone."""
