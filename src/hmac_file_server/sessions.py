@@ -23,6 +23,7 @@ _SWEEP_SECONDS: Final = 30.0
 # The guide shows both lines; once a minute is enough for people, and never more than one line for each change.
 _REPORT_SECONDS: Final = 5.0
 _REPORT_AGAIN: Final = 60.0
+_DAY: Final = 86400
 
 Submit = Callable[[Callable[[], None]], object]
 
@@ -55,7 +56,7 @@ class Sessions:
         self._reported: tuple[int, int] = (0, 0)
         self._reported_at = float("-inf")
         self._tasks: list[asyncio.Task[None]] = []
-        self.store, self._coordinator = open_store(settings)
+        self.store, self._coordinator = open_store(settings, loud=slot == 0)
         self.engine = Engine(
             files,
             self.store,
@@ -138,8 +139,11 @@ class Sessions:
             log.event(events.RESILIENT_UPLOADS, count=figures[1])
 
 
-def open_store(settings: Settings) -> tuple[SessionStore, Coordinator]:
-    """The session store that the settings describe, and who else to ask. Raises StoreError."""
+def open_store(settings: Settings, *, loud: bool) -> tuple[SessionStore, Coordinator]:
+    """The session store that the settings describe, and who else to ask. Raises StoreError.
+
+    `loud`: this process says in the log when Redis goes and comes, for all.
+    """
     file = os.fspath(settings.server.storage_path / PRIVATE / DATABASE)
     store = SqliteStore(file, full=settings.uploads.durability == "full", log=log.named)
     if not settings.redis.enabled:
@@ -148,9 +152,10 @@ def open_store(settings: Settings) -> tuple[SessionStore, Coordinator]:
     from hmac_file_server.stores.redis_coordinator import RedisCoordinator
 
     try:
-        mirror = RedisMirror(store, settings.redis.url, log=log.named)
+        ttl = int(3 * settings.uploads.max_resumable_age) + _DAY
+        mirror = RedisMirror(store, settings.redis.url, ttl=ttl, log=log.named if loud else None)
         node = f"{socket.gethostname()}:{os.getpid()}"
-        return mirror, RedisCoordinator(settings.redis.url, node=node, log=log.named)
+        return mirror, RedisCoordinator(settings.redis.url, node=node)
     except BaseException:
         store.close()
         raise

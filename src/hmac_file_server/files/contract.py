@@ -338,6 +338,12 @@ class FileStore(Protocol):
         """Names of drafts last written before `older_than` (epoch s) that nobody holds. Raises StorageError."""
         ...
 
+    def copy_draft(self, name: str, into: Draft, offset: int, length: int, /) -> None:
+        """Put the first `length` bytes of a draft, held by whom ever, into another at `offset`.
+
+        Blocks. Shares or moves them inside the file system where that can. Raises StorageError, ValueError.
+        """
+
     def drop_draft(self, name: str, /) -> bool:
         """Remove a draft that nobody holds; False when it is held or missing. Raises StorageError, ValueError."""
         ...

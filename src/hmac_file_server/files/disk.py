@@ -35,6 +35,8 @@ class Disk:
     pwrite = staticmethod(os.pwrite)
     fstat = staticmethod(os.fstat)
     stat = staticmethod(os.stat)
+    ftruncate = staticmethod(os.ftruncate)
+    copy_file_range = staticmethod(os.copy_file_range)
     statvfs = staticmethod(os.statvfs)
     listdir = staticmethod(_listdir)
     mkdir = staticmethod(os.mkdir)

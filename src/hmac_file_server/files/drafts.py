@@ -27,6 +27,8 @@ from hmac_file_server.files.spool import FILE_MODE
 _NAME: Final = re.compile(r"[0-9a-z_-]{1,80}")
 _OPEN: Final = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _LOOK: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_NO_COPY: Final = frozenset({errno.EXDEV, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS, errno.EPERM})
+_PIECE: Final = 1 << 20
 _HELD: Final = frozenset({errno.EAGAIN, errno.EACCES})
 _ATTEMPTS: Final = 32
 
@@ -117,6 +119,34 @@ class LocalDraft:
         finally:
             self._give_back()
 
+    def copy_from(self, source: int, offset: int, length: int) -> None:
+        """Put the first `length` bytes of the descriptor `source` at `offset`: shared where the file system can.
+
+        Raises StorageFull, StorageFailed, StorageBusy.
+        """
+        fd = self._take()
+        owner = self._owner
+        position = 0
+        try:
+            if self._poisoned or self._frozen:
+                raise StorageFailed("the upload takes no more bytes")
+            while position < length:
+                left = length - position
+                try:
+                    moved = owner.copy_file_range(source, fd, left, position, offset + position)
+                except OSError as error:
+                    if error.errno not in _NO_COPY:
+                        raise
+                    piece = owner.pread(source, min(left, _PIECE), position)
+                    moved = owner.pwrite(fd, piece, offset + position) if piece else 0
+                if moved <= 0:
+                    raise StorageFailed("a part is shorter than its upload")
+                position += moved
+        except OSError as error:
+            raise storage_error(error) from error
+        finally:
+            self._give_back(changes=1)
+
     def sync(self) -> None:
         """Make what was written before the call durable, and the name. Blocks. Raises StorageError."""
         fd = self._take()
@@ -149,6 +179,15 @@ class LocalDraft:
         except StorageError:
             self._poisoned = True
             raise
+
+    def shorten(self, fd: int, size: int) -> None:
+        """Drop what lies behind `size`; the caller has a use of `fd`. Raises StorageError."""
+        try:
+            self._owner.ftruncate(fd, size)
+        except OSError as error:
+            raise storage_error(error) from error
+        with self._lock:
+            self._changes += 1
 
     def source(self, size: int, digest: str | None) -> "DraftSource":
         """The draft for the committer. Raises StorageFailed when it is closed."""
@@ -219,7 +258,10 @@ class DraftSource:
             size = draft._owner.fstat(self.fd).st_size
         except OSError as error:
             raise storage_error(error) from error
-        if size != self.size:
+        if size > self.size:
+            # Bytes that were never acknowledged, of an upload that turned out to be shorter.
+            draft.shorten(self.fd, self.size)
+        elif size < self.size:
             raise StorageFailed("the draft has not the size of the upload")
         if draft._owner.full:
             draft.sync_data(self.fd)
@@ -252,6 +294,8 @@ class Drafts:
         self.failed = failed
         self.pwrite = disk.pwrite
         self.pread = disk.pread
+        self.ftruncate = disk.ftruncate
+        self.copy_file_range = disk.copy_file_range
         self.fdatasync = disk.fdatasync
         self.fstat = disk.fstat
         self._lock = threading.Lock()
@@ -297,6 +341,19 @@ class Drafts:
             except (OSError, StorageError):
                 continue  # held, or gone by now
         return found
+
+    def copy(self, name: str, into: LocalDraft, offset: int, length: int) -> None:
+        """Put the first `length` bytes of a draft, held or not, into another. Raises StorageError, ValueError."""
+        if not is_draft_name(name):
+            raise ValueError("that is no name of a draft")
+        try:
+            source = self._disk.open(name, _LOOK, dir_fd=self.folder_fd)
+        except OSError as error:
+            raise storage_error(error) from error
+        try:
+            into.copy_from(source, offset, length)
+        finally:
+            self._disk.close(source)
 
     def drop(self, name: str) -> bool:
         """Remove a draft that nobody holds; False when it is held or missing. Raises StorageError, ValueError."""

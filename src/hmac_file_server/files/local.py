@@ -651,6 +651,12 @@ class LocalFileStore:
         """Remove a draft that nobody holds; False when it is held or missing. Raises StorageError, ValueError."""
         return self._drafts.drop(name)
 
+    def copy_draft(self, name: str, into: Draft, offset: int, length: int) -> None:
+        """Put the first `length` bytes of a draft into another at `offset`. Blocks. Raises StorageError, ValueError."""
+        if not isinstance(into, LocalDraft):
+            raise TypeError("the draft is of another store")
+        self._drafts.copy(name, into, offset, length)
+
     def publish_draft_soon(
         self, draft: Draft, path: StoragePath, meta: Metadata, size: int, digest: str | None, done: Done
     ) -> None:

@@ -151,7 +151,11 @@ def file_name(value: bytes) -> str:
             return decoded.decode("utf-8")
         except UnicodeDecodeError:
             return value.decode("ascii")
-    return value.decode("utf-8", "replace")
+    try:
+        return value.decode("utf-8")
+    except UnicodeDecodeError:
+        # fetch() sends what fits into a ByteString as it is (WebIDL), one byte a character.
+        return value.decode("latin-1")
 
 
 def _account(app: "Application", grant: Grant) -> tuple[str, int]:

@@ -163,7 +163,10 @@ class SessionStore(Protocol):
         ...
 
     def outstanding(self) -> Iterable[tuple[str, int, int]]:
-        """(id, length, durable bytes) of every open session with a known length. Raises StoreError."""
+        """(id, length, durable bytes) of every open session, as long as it is where the length is not known.
+
+        Raises StoreError.
+        """
         ...
 
     def open_sessions(self) -> int:

@@ -103,8 +103,7 @@ class SqliteStore:
     def outstanding(self) -> Iterator[tuple[str, int, int]]:
         """See the contract. Pages through: no transaction stays open while the caller takes its time."""
         for row in self._pages(_OUTSTANDING):
-            if row[1] is not None:
-                yield row[0], row[1], row[2]
+            yield row[0], row[2] if row[1] is None else row[1], row[2]
 
     def open_ids(self) -> Iterator[str]:
         """Ids of every open session, in pages. Raises StoreError."""

@@ -84,6 +84,8 @@ _DUE: Final = 1000
 _RECENT: Final = 4096
 _READ: Final = 1 << 20
 _EVERYTHING: Final = (0, 1 << 63)
+# An upload of unknown length is promised space in steps of so many bytes.
+_STEP: Final = 16 << 20
 
 
 class Rules(msgspec.Struct, frozen=True, kw_only=True):
@@ -99,15 +101,16 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """An upload that is to be: `length` bytes to be published at `path`.
+    """An upload that is to be: `length` bytes, None while not known, to be published at `path`.
 
     `account` is whose session places it takes; `key` makes a repeat of the order find the same upload;
     `ticket` is (id, most files, epoch seconds when it may be forgotten) when a ticket's uses are counted.
+    `explicit`, `partial`, `parts` and `extra` are those of `Details`.
     """
 
     protocol: str
     path: StoragePath
-    length: int
+    length: int | None
     chunk_size: int | None
     metadata: Metadata
     filename: str
@@ -115,6 +118,10 @@ class Order(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     places: int | None = None
     key: str | None = None
     ticket: tuple[str, int, float] | None = None
+    explicit: bool = False
+    partial: bool = False
+    parts: tuple[str, ...] = ()
+    extra: bytes = b""
 
 
 class Engine:
@@ -193,7 +200,7 @@ class Engine:
                     return
             now = self.now()
             upload_id = self._new_id(now)
-            self._ledger.admit(upload_id, order.length)
+            self._ledger.admit(upload_id, order.length or 0)
         except (StoreError, StorageError) as error:
             done(error)
             return
@@ -219,7 +226,16 @@ class Engine:
             active=now,
             deadline=now + self.rules.max_age,
             details=encode(
-                Details(owner=meta.owner, file_expires=meta.expires, ticket=order.ticket, ticket_id=meta.ticket)
+                Details(
+                    owner=meta.owner,
+                    file_expires=meta.expires,
+                    ticket=order.ticket,
+                    ticket_id=meta.ticket,
+                    explicit=order.explicit,
+                    partial=order.partial,
+                    parts=order.parts,
+                    extra=order.extra,
+                )
             ),
         )
         places = self.rules.sessions_per_owner if order.places is None else order.places
@@ -253,10 +269,10 @@ class Engine:
             # The session is there; its first request will try again.
             done(progress_of(session))
             return
-        upload = Upload(session, draft, self._files.new_hasher(order.length))
+        upload = Upload(session, draft, self._new_hasher(session))
         upload.used_at = self._clock.monotonic()
         # Before others can find it: whoever sees it whole and open publishes it.
-        publish = upload.whole()
+        publish = upload.ready()
         if publish:
             upload.happen(Event.ALL_THERE)
             upload.waiters.append(done)
@@ -279,6 +295,10 @@ class Engine:
         self._ledger.end(session.id)
         self._give_back_ticket(order.ticket)
         done(failure)
+
+    def _new_hasher(self, session: Session) -> Hasher | None:
+        """A hasher for a file that will be hashed, as far as that is known; none for what is never published."""
+        return None if details_of(session).partial else self._files.new_hasher(session.length or 0)
 
     def _new_id(self, now: float) -> str:
         """`<unix>_<random>` as in the guide, with 128 random bits, served by this process."""
@@ -421,11 +441,11 @@ class Engine:
             draft.close()
             self._opened(upload_id, progress_of(result))
             return
-        upload = Upload(result, draft, self._files.new_hasher(result.length or 0))
+        upload = Upload(result, draft, self._new_hasher(result))
         self._ledger.count(upload_id, upload.left())
         upload.used_at = self._clock.monotonic()
         # The server stopped between the last checkpoint and the publish.
-        publish = upload.whole()
+        publish = upload.ready()
         if publish:
             upload.happen(Event.ALL_THERE)
         self._enlist(upload)
@@ -448,6 +468,158 @@ class Engine:
             if free:
                 upload.chunk_size = chunk_size
             return free
+
+    def declare(self, upload: Upload, length: int, done: Ended) -> None:
+        """Say how long an upload is whose length was not known; the same again is fine.
+
+        `done` gets the progress once that is durable, or UploadRefused `length_conflict`, or why not.
+        """
+        with upload.lock:
+            known = upload.length
+            spans = upload.durable.spans()
+            more = length - max(upload.promised, upload.durable.total)
+            epoch, active, expires = upload.epoch, upload.active, upload.expires
+            chunk_size = upload.chunk_size
+            usable = upload.state is State.OPEN and not upload.closed
+        if known == length:
+            done(upload.progress())
+            return
+        if known is not None or (spans and spans[-1][1] > length):
+            done(UploadRefused("length_conflict", "The upload has another length."))
+            return
+        if not usable:
+            done(UploadRefused("upload_taken_over", TAKEN_OVER))
+            return
+        try:
+            if more > 0:
+                self._ledger.grow(upload.id, more)
+        except StorageError as error:
+            done(error)
+            return
+
+        def declared(result: Result) -> None:
+            if result is True:
+                with upload.lock:
+                    upload.length = length
+                    upload.version += 1
+                    if upload.hasher is None and not upload.details.partial:
+                        upload.hasher, upload.hashed = self._files.new_hasher(length), 0
+                    left = upload.left()
+                    progress = upload.progress()
+                self._ledger.shrink(upload.id, left)
+                self._tell(upload.id)
+                done(progress)
+            elif isinstance(result, StoreError):
+                done(result)
+            else:
+                done(UploadRefused("upload_taken_over", TAKEN_OVER))
+
+        self._store.submit(Checkpoint(upload.id, epoch, (), active, expires, length, chunk_size), declared)
+
+    def promise(self, upload: Upload, end: int) -> None:
+        """Promise space for bytes up to `end` of an upload of unknown length, in steps. Raises StorageError."""
+        with upload.lock:
+            more = 0 if upload.length is not None else end - upload.promised
+            if more > 0:
+                more = max(more, _STEP)
+        if more > 0:
+            self._ledger.grow(upload.id, more)
+            with upload.lock:
+                upload.promised += more
+
+    def holder(self, upload: Upload) -> tuple[int, float] | None:
+        """Where the latest transfer of an upload stands, and for how many seconds it has been silent."""
+        now = self._clock.monotonic()
+        with upload.lock:
+            lease = next((lease for lease in reversed(upload.leases) if lease.begun and lease.live), None)
+            return None if lease is None else (lease.position, now - lease.moved_at)
+
+    def interrupt(self, upload: Upload, done: Ended) -> None:
+        """End every transfer of an upload, make durable what they brought; `done` gets the progress."""
+
+        def alone(result: Lease | Progress | Failure) -> None:
+            if isinstance(result, Lease):
+                with upload.lock:
+                    progress = upload.progress()
+                self._release(result)
+                done(progress)
+            else:
+                done(result)
+
+        self.claim(upload, _EVERYTHING, 0, on_taken=_nothing, done=alone)
+
+    def complete(self, upload: Upload, done: Ended) -> None:
+        """The client says that all bytes are there: publish. `done` gets the progress, complete or not."""
+        publish = False
+        with upload.lock:
+            progress = upload.progress()
+            wait = upload.state is State.PUBLISHING
+            if upload.state is State.OPEN and upload.whole() and not upload.details.partial and not upload.closed:
+                upload.happen(Event.ALL_THERE)
+                publish = wait = True
+            if wait:
+                upload.waiters.append(done)
+        if publish:
+            self._publish(upload)
+        elif not wait:
+            done(progress)
+
+    def assemble(self, upload: Upload, done: Ended) -> None:
+        """Make an upload of its parts and publish it, as soon as all of them are whole; `done` gets its progress.
+
+        An upload whose parts are not whole yet is told as it is.
+        """
+
+        def alone(result: Lease | Progress | Failure) -> None:
+            if isinstance(result, Lease):
+                self._submit(functools.partial(self._assemble, result, done))
+            else:
+                done(result)
+
+        self.claim(upload, _EVERYTHING, 0, on_taken=_nothing, done=alone)
+
+    def _assemble(self, lease: Lease, done: Ended) -> None:
+        """On a worker: the parts' bytes into the draft, shared or copied by the file system."""
+        upload = lease.upload
+        failure: Failure | None = None
+        offset = 0
+        whole = False
+        try:
+            parts = [self._store.get(part) for part in upload.details.parts]
+            if any(part is None or part.state != OPEN for part in parts):
+                raise UploadRefused("part_missing", "A part of this upload is not there any more.")
+            sizes = [part.length for part in parts if part is not None]
+            whole = all(part is not None and part.length is not None and part.received == part.length for part in parts)
+            if whole:
+                for part, size in zip(upload.details.parts, sizes, strict=True):
+                    self._files.copy_draft(part, upload.draft, offset, size or 0)
+                    offset += size or 0
+                with lease.mutex:
+                    lease.position = offset
+        except (UploadRefused, StorageError, StoreError) as error:
+            failure = error
+        if failure is not None or not whole:
+            with upload.lock:
+                progress = upload.progress()
+            self._release(lease)
+            done(failure or progress)
+            return
+
+        def declared(result: Progress | Failure) -> None:
+            if isinstance(result, Progress):
+                self._checkpoint(lease, functools.partial(self._assembled, lease, done), whole=True)
+            else:
+                self._release(lease)
+                done(result)
+
+        self.declare(upload, offset, declared)
+
+    def _assembled(self, lease: Lease, done: Ended, failure: Failure | None) -> None:
+        self._release(lease)
+        if failure is None:
+            self.complete(lease.upload, done)
+        else:
+            done(failure)
 
     def claim(
         self,
@@ -597,23 +769,40 @@ class Engine:
 
         self._checkpoint(lease, flushed, whole=False)
 
-    def finish(self, lease: Lease, done: Ended) -> None:
+    def finish(self, lease: Lease, done: Ended, *, last: bool = False) -> None:
         """The body of a lease is whole: checkpoint it; publish the upload if it was the last that was missing.
 
-        `done` gets the progress: when the upload is complete by this, once it is published.
+        `last`: the client says that the upload ends here, which is its length if that was not known, and what an
+        `explicit` upload needs to be published. `done` gets the progress: when the upload is complete by this,
+        once it is published.
         """
         if lease.check is not None and not lease.check.matches():
             self._release(lease)
             done(mismatch())
             return
-        self._checkpoint(lease, functools.partial(self._finished, lease, done), whole=True)
+        if not last or lease.upload.length is not None:
+            self._checkpoint(lease, functools.partial(self._finished, lease, done, last), whole=True)
+            return
 
-    def _finished(self, lease: Lease, done: Ended, failure: Failure | None) -> None:
+        def declared(result: Progress | Failure) -> None:
+            if isinstance(result, Progress):
+                self._checkpoint(lease, functools.partial(self._finished, lease, done, last), whole=True)
+            else:
+                # The bytes are kept; where they end is to be said again.
+                self._checkpoint(lease, functools.partial(self._finished_badly, lease, done, result), whole=True)
+
+        self.declare(lease.upload, lease.position, declared)
+
+    def _finished_badly(self, lease: Lease, done: Ended, reason: Failure, failure: Failure | None) -> None:
+        self._finished(lease, lambda _: done(failure or reason), last=False, failure=failure)
+
+    def _finished(self, lease: Lease, done: Ended, last: bool, failure: Failure | None) -> None:
         upload = lease.upload
         publish = wait = False
         with upload.lock:
             if failure is None:
-                if upload.state is State.OPEN and upload.whole():
+                explicit = upload.details.explicit and last and upload.whole()
+                if upload.state is State.OPEN and (explicit or upload.ready()):
                     upload.happen(Event.ALL_THERE)
                     publish = True
                 wait = upload.state is State.PUBLISHING
@@ -1109,6 +1298,7 @@ class Engine:
             if self.home(upload_id) == self._slot:
                 self._ledger.count(upload_id, length - received)
                 if received >= length:
+                    # Whole, as far as its length is known; opening it publishes it if that is enough.
                     whole.append(upload_id)
         for upload_id in whole:
             self.open(upload_id, _nobody)
@@ -1240,7 +1430,7 @@ class _Once:
 
 def _same_order(order: Order, session: Session) -> Progress | UploadRefused:
     """The upload that a key stands for, if it is the one that is ordered now."""
-    if session.length != order.length or session.filename != order.filename:
+    if session.length != order.length or session.filename != order.filename or session.protocol != order.protocol:
         return UploadRefused("key_reused", "This idempotency key stands for another upload.")
     return progress_of(session)
 

@@ -125,6 +125,8 @@ class Lease:
             end = position + len(view)
             if end > self.lane[1]:
                 raise UploadRefused("too_large", "The body is longer than what is left of the upload.")
+            if end > self.upload.promised and self.upload.length is None:
+                self._engine.promise(self.upload, end)
             if self._held and position < self._held[-1][1]:
                 self._write_around(view, position)
             else:

@@ -39,6 +39,16 @@ class Ledger:
                 self._pool.leave()
             self._left[upload_id] = left
 
+    def grow(self, upload_id: str, more: int) -> None:
+        """Promise `more` bytes to an upload whose length was not known. Raises StorageError."""
+        self._pool.add(more)
+        self._pool.leave()
+        with self._lock:
+            if upload_id in self._left:
+                self._left[upload_id] += more
+                return
+        self._pool.subtract(more)
+
     def shrink(self, upload_id: str, left: int) -> None:
         """No more than so many bytes are missing; nothing for an upload that has ended."""
         with self._lock:

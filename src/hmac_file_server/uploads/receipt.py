@@ -25,13 +25,19 @@ class Details(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What the engine keeps with a session beside what every store understands.
 
     `owner` is who the file will belong to; `ticket` is (id, most files, epoch seconds when its count may be
-    forgotten) when a use of it was taken for this upload.
+    forgotten) when a use of it was taken for this upload. `explicit`: all bytes are not enough, the client has
+    to say that these are all. `partial`: never published, but a part of others. `parts`: ids of the uploads that
+    this one is made of, in order, until it is. `extra` is the protocol's own.
     """
 
     owner: str | None = None
     file_expires: float | None = None
     ticket: tuple[str, int, float] | None = None
     ticket_id: str | None = None
+    explicit: bool = False
+    partial: bool = False
+    parts: tuple[str, ...] = ()
+    extra: bytes = b""
 
 
 class Progress(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -47,6 +53,7 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     ranges: tuple[Span, ...]
     active: float
     expires: float
+    details: Details
     receipt: Receipt | None = None
     version: int = 0
 
@@ -54,6 +61,11 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     def received(self) -> int:
         """Durable bytes."""
         return sum(stop - start for start, stop in self.ranges)
+
+    @property
+    def offset(self) -> int:
+        """Where the unbroken run of durable bytes from the beginning ends: where a sequential client goes on."""
+        return self.ranges[0][1] if self.ranges and self.ranges[0][0] == 0 else 0
 
     @property
     def complete(self) -> bool:
@@ -92,5 +104,6 @@ def progress_of(session: Session) -> Progress:
         ranges=ranges,
         active=session.active,
         expires=session.deadline,
+        details=details_of(session),
         receipt=_receipts.decode(session.receipt) if session.receipt else None,
     )

@@ -43,6 +43,7 @@ class Upload:
         "media_type",
         "next_epoch",
         "path",
+        "promised",
         "protocol",
         "receipt",
         "state",
@@ -68,6 +69,8 @@ class Upload:
         self.details: Details = details_of(session)
         self.draft = draft
         self.durable = RangeSet(session.ranges)
+        # Bytes up to which space was promised, where the length is not known.
+        self.promised = self.durable.total
         self.state = State(session.state)
         self.receipt: Receipt | None = None
         self.leases: list[Lease] = []
@@ -94,9 +97,14 @@ class Upload:
         """Whether every byte is durable."""
         return self.length is not None and self.durable.covers(0, self.length)
 
+    def ready(self) -> bool:
+        """Whether every byte is durable and that is enough to publish it."""
+        details = self.details
+        return self.whole() and not (details.explicit or details.partial or (details.parts and self.length))
+
     def left(self) -> int:
-        """Bytes that are still to come."""
-        return (self.length or 0) - self.durable.total
+        """Bytes that were promised and are still to come."""
+        return (self.promised if self.length is None else self.length) - self.durable.total
 
     def progress(self) -> Progress:
         """A snapshot."""
@@ -111,6 +119,7 @@ class Upload:
             ranges=self.durable.spans(),
             active=self.active,
             expires=self.expires,
+            details=self.details,
             receipt=self.receipt,
             version=self.version,
         )

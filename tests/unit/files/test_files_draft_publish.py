@@ -130,12 +130,20 @@ class TestRefusals:
     def test_another_size(self, tmp_path: Path) -> None:
         for durability in ("full", "relaxed"):
             with opened(tmp_path / durability, durability=durability) as store:
-                for size in (len(BODY) - 1, len(BODY) + 1, 0):
-                    draft = draft_of(store, "d", BODY)
-                    with pytest.raises(StorageFailed, match="size"):
-                        publish_draft(store, draft, "f", size)
-                    draft.close()
+                draft = draft_of(store, "d", BODY)
+                with pytest.raises(StorageFailed, match="size"):
+                    publish_draft(store, draft, "f", len(BODY) + 1)
+                draft.close()
                 assert tree(tmp_path / durability) == {}
+
+    def test_bytes_behind_the_end_are_dropped(self, tmp_path: Path) -> None:
+        for durability in ("full", "relaxed"):
+            with opened(tmp_path / durability, durability=durability) as store:
+                for number, size in enumerate((len(BODY) - 1, 1, 0)):
+                    draft = draft_of(store, f"d{number}", BODY)
+                    assert publish_draft(store, draft, f"f{number}", size).outcome is Outcome.CREATED
+                    assert get(store, f"f{number}") == BODY[:size]
+                    draft.discard()
 
     def test_a_draft_that_is_closed(self, tmp_path: Path) -> None:
         with opened(tmp_path) as store:

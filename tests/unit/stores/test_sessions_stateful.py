@@ -188,7 +188,7 @@ class StoreMachine(RuleBasedStateMachine):
             assert store.open_sessions() == len(wanted)
             assert set(store.open_ids()) == {each.id for each in wanted}
             assert set(store.outstanding()) == {
-                (each.id, each.length, each.received) for each in wanted if each.length is not None
+                (each.id, each.received if each.length is None else each.length, each.received) for each in wanted
             }
             names = [f"{number}" for number in range(self.count + 2)]
             assert store.known(names) == set(self.model)
