@@ -13,6 +13,7 @@ from hmac_file_server.telemetry import events, log
 from hmac_file_server.uploads import Engine
 
 PAUSED: Final = "network"
+_TELL_SECONDS: Final = 1.0
 
 
 class Resilience:
@@ -22,6 +23,8 @@ class Resilience:
         self._listener = listener
         self._engine = engine
         self._loud = loud
+        self._loop = asyncio.get_running_loop()
+        self._told_at = float("-inf")
         self._times: NetworkResilience | None = None
         self._gate: PauseGate | None = None
         self._monitor: Monitor | None = None
@@ -35,7 +38,7 @@ class Resilience:
             return
         self.stop()
         self._times = times
-        loop = asyncio.get_running_loop()
+        loop = self._loop
         self._gate = PauseGate(
             times.stabilization_delay,
             times.max_pause,
@@ -55,7 +58,10 @@ class Resilience:
             self._gate.close()
 
     def _changed(self, old: Snapshot, new: Snapshot) -> None:
-        if self._loud:
+        now = self._loop.time()
+        if self._loud and now - self._told_at >= _TELL_SECONDS:
+            # A network that flaps says so once a second, not twenty times.
+            self._told_at = now
             log.event(events.NETWORK_CHANGED)
         if old.addresses - new.addresses:
             # Their clients can reach these connections no more; the sooner they end, the sooner clients come back.

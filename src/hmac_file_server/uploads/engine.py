@@ -1386,10 +1386,16 @@ class Engine:
         )
 
     def _sweep_orphans(self) -> None:
-        """Remove drafts that belong to no open session: a crash came between the two. Never by age alone."""
-        for name in self._files.drafts(self._clock.time() - _ORPHAN_SECONDS):
+        """Remove drafts that belong to no open session: a crash came between the two. Never by age alone.
+
+        One whose session has ended goes at once; one without a session may be that of a session to come.
+        """
+        now = self._clock.time()
+        old = set(self._files.drafts(now - _ORPHAN_SECONDS))
+        for name in self._files.drafts(now):
             session = self._store.get(name)
-            if (session is None or session.state != OPEN) and self._files.drop_draft(name):
+            over = name in old if session is None else session.state != OPEN
+            if over and self._files.drop_draft(name):
                 self._log("draft_swept", upload=name)
 
     def close(self) -> None:
