@@ -80,6 +80,8 @@ _REST_SECONDS: Final = 1.0
 _CROWD: Final = 16
 _ORPHAN_SECONDS: Final = 3600.0
 _RECONCILE_SECONDS: Final = 60.0
+_TRIES: Final = 5
+_TRY_SECONDS: Final = 0.1
 _DUE: Final = 1000
 _RECENT: Final = 4096
 _READ: Final = 1 << 20
@@ -384,9 +386,9 @@ class Engine:
             upload.used_at = self._clock.monotonic()
             done(upload)
         else:
-            self._load(upload_id, asked=not ask)
+            self._load(upload_id, _TRIES if ask else 0, asked=not ask)
 
-    def _load(self, upload_id: str, *, asked: bool) -> None:
+    def _load(self, upload_id: str, tries: int, *, asked: bool) -> None:
         draft: Draft | None = None
         try:
             session = self._store.get(upload_id)
@@ -398,24 +400,36 @@ class Engine:
             try:
                 draft = self._files.draft(upload_id, create=not session.ranges)
             except DraftHeld:
-                if asked:
-                    raise
-                self._coordinator.ask(upload_id, lambda _: self._load(upload_id, asked=True))
+                self._held(upload_id, tries, asked=asked)
                 return
             if draft is None or not _holds(draft, session):
-                self._lose(session, draft)
+                self._lose(session, draft, tries)
                 return
         except (UploadRefused, StorageError, StoreError) as error:
             if draft is not None:
                 draft.close()
             self._opened(upload_id, error)
             return
-        self._store.submit(Claim(upload_id, session.epoch), functools.partial(self._taken_charge, upload_id, draft))
+        self._store.submit(
+            Claim(upload_id, session.epoch), functools.partial(self._taken_charge, upload_id, draft, tries)
+        )
 
-    def _lose(self, session: Session, draft: Draft | None) -> None:
+    def _held(self, upload_id: str, tries: int, *, asked: bool) -> None:
+        """Somebody has the draft: this process by now, or another server, or one that is just letting go."""
+        with self._lock:
+            upload = self._uploads.get(upload_id)
+        if upload is not None and not upload.closed:
+            self._opened(upload_id, upload)
+        elif not asked:
+            self._coordinator.ask(upload_id, lambda _: self._load(upload_id, tries, asked=True))
+        elif tries:
+            again = functools.partial(self._load, upload_id, tries - 1, asked=True)
+            self._call_later(_TRY_SECONDS, functools.partial(_run, self._submit, again))
+        else:
+            self._opened(upload_id, DraftHeld("another server is at work on the upload"))
+
+    def _lose(self, session: Session, draft: Draft | None, tries: int) -> None:
         """Acknowledged bytes are not there any more: somebody else touched the storage. Say so, once and for all."""
-        if draft is not None:
-            draft.discard()
         self._log("upload_lost", upload=session.id, received=session.received)
         refusal = UploadRefused("upload_lost", "Bytes of this upload were removed from the storage; begin it anew.")
         receipt = Receipt(
@@ -424,18 +438,30 @@ class Engine:
         change = Finish(session.id, session.epoch, State.FAILED, encode(receipt), self.now() + self.rules.max_age)
 
         def finished(result: Result) -> None:
+            if draft is not None and result is not True:
+                draft.close()
+            elif draft is not None:
+                draft.discard()
+            if result is False and tries:
+                # It has changed hands, or has ended, since it was looked at.
+                self._load(session.id, tries - 1, asked=True)
+                return
             if result is True:
                 self._ledger.end(session.id)
                 self._give_back_ticket(details_of(session).ticket)
-            self._opened(session.id, refusal)
+            self._opened(session.id, result if isinstance(result, StoreError) else refusal)
 
         self._store.submit(change, finished)
 
-    def _taken_charge(self, upload_id: str, draft: Draft, result: Result) -> None:
+    def _taken_charge(self, upload_id: str, draft: Draft, tries: int, result: Result) -> None:
         if not isinstance(result, Session):
             draft.close()
-            failure = result if isinstance(result, StoreError) else DraftHeld("another server took the upload")
-            self._opened(upload_id, failure)
+            if isinstance(result, StoreError):
+                self._opened(upload_id, result)
+            elif tries:
+                self._load(upload_id, tries - 1, asked=True)
+            else:
+                self._opened(upload_id, DraftHeld("another server took the upload"))
             return
         if result.state != OPEN:
             draft.close()
@@ -1456,6 +1482,10 @@ def mismatch() -> UploadRefused:
 
 def _unknown() -> UploadRefused:
     return UploadRefused("upload_not_found", "There is no such upload.")
+
+
+def _run(submit: Submit, work: Callable[[], None]) -> None:
+    submit(work)
 
 
 def _nothing() -> None:
