@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 from tests.crash.altered import AlteredServer
-from tests.faults.chunks import KIB, Upload, covers, drafts, kill, start, target
+from tests.faults.chunks import KIB, PATH, Upload, code, covers, creation, drafts, kill, number, start, target, text
 from tests.fixtures.child import wait_until
 from tests.fixtures.content import content
 from tests.fixtures.server import Answer, Settings
+from tests.server import signatures
 
 pytestmark = pytest.mark.server
 
@@ -215,3 +216,23 @@ def test_killed_again_at_every_start(dying: Make) -> None:
     completed(upload)
     assert covers(upload.received(), told)
     whole(upload)
+
+
+def test_d_08_a_use_of_the_ticket_stays_used(dying: Make) -> None:
+    """The file was made before the crash, so it is not one that had been there all along."""
+    server = dying("published", 1)
+    permit = signatures.bearer(signatures.ticket(prefix="once", files=1))
+    body = content(SIZE, "d-08 ticket")
+    head = {name: value for name, value in creation(SIZE).items() if name != "X-Signature"} | permit
+    answer = server.request("POST", PATH, None, head)
+    assert answer.status == 201, answer.body
+    told = answer.json()
+    upload = Upload(server, text(told["session_id"]), body, number(told["chunk_size"]))
+    for index in (0, 1, 2):
+        assert upload.put(index).status == 200
+    server.arm()
+    unanswered(lambda: upload.put(3))
+    revived(server)
+    completed(upload)
+    assert upload.stored() == body
+    assert code(server.request("POST", PATH, None, head)) == (403, "ticket_used_up")
