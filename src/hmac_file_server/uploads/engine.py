@@ -424,7 +424,11 @@ class Engine:
             self._coordinator.ask(upload_id, lambda _: self._load(upload_id, tries, asked=True))
         elif tries:
             again = functools.partial(self._load, upload_id, tries - 1, asked=True)
-            self._call_later(_TRY_SECONDS, functools.partial(_run, self._submit, again))
+
+            def later() -> None:
+                self._submit(again)
+
+            self._call_later(_TRY_SECONDS, later)
         else:
             self._opened(upload_id, DraftHeld("another server is at work on the upload"))
 
@@ -714,8 +718,11 @@ class Engine:
                 return
             lease.taken = True
             ready, lease.ready = lease.ready, None
+            given = lease.given
         if ready is None:
-            lease.on_taken()
+            # Else whoever is about to give it says so, too.
+            if given:
+                lease.on_taken()
         else:
             self._release(lease)
             ready(UploadRefused("upload_taken_over", TAKEN_OVER))
@@ -756,7 +763,15 @@ class Engine:
             with self._lock:
                 self._transfers += 1
             ready(lease)
+            with upload.lock:
+                lease.given = True
+                taken = lease.taken
+            if taken:
+                lease.on_taken()
             return
+        with upload.lock:
+            # It claims anew, as another.
+            lease.taken = True
         self._release(lease)
         if upload.closed:
             self._claim_anew(upload.id, lease.lane, lease.begin, lease.on_taken, ready, lease.check)
@@ -1482,10 +1497,6 @@ def mismatch() -> UploadRefused:
 
 def _unknown() -> UploadRefused:
     return UploadRefused("upload_not_found", "There is no such upload.")
-
-
-def _run(submit: Submit, work: Callable[[], None]) -> None:
-    submit(work)
 
 
 def _nothing() -> None:

@@ -48,6 +48,7 @@ class Lease:
         "durable_to",
         "epoch",
         "flushing",
+        "given",
         "hot",
         "lane",
         "leaving",
@@ -86,6 +87,8 @@ class Lease:
         self.check = check
         self.live = True
         self.taken = False
+        # Whether its holder has been told of it.
+        self.given = False
         self.begun = False
         self.leaving = False
         self.overdue = False
