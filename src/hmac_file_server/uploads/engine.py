@@ -678,8 +678,10 @@ class Engine:
                 lease = Lease(self, upload, lane, begin, upload.next_epoch, on_taken, check)
                 lease.ready = done
                 upload.next_epoch += 1
-                rivals = [rival for rival in upload.leases if rival.overlaps(lane)]
+                overlapping = [rival for rival in upload.leases if rival.overlaps(lane)]
+                rivals = [rival for rival in overlapping if rival.live or rival.committing]
                 lease.waiting_for = set(rivals)
+                lease.predecessors.extend(rival for rival in overlapping if rival not in rivals)
                 upload.leases.append(lease)
         if closed:
             self._claim_anew(upload.id, lane, begin, on_taken, done, check)
