@@ -12,6 +12,7 @@ import functools
 import logging
 import os
 import socket
+import struct
 import time
 from collections import deque
 from collections.abc import Callable
@@ -23,6 +24,8 @@ from hmac_file_server.http.bodyloop import BodyLoop, ReceiveJob, SendJob
 from hmac_file_server.http.chunked import ChunkedDecoder, pieces
 from hmac_file_server.http.errors import HttpError
 from hmac_file_server.http.exchange import CUT, UNTOUCHED, WHOLE, BodyDone, Exchange, Give
+from hmac_file_server.http.presence import Presence
+from hmac_file_server.http.relay import Relay
 from hmac_file_server.http.request import HeadParser, Request
 from hmac_file_server.http.response import REASONS, FileSource, Response, problem_response
 
@@ -41,6 +44,10 @@ _NO_SPAN: Final = bytearray()
 _QUIET_TURNS: Final = 4
 # What a body that is being cut may still bring through the event loop.
 _CUT_BYTES_MAX: Final = 4 * 1024 * 1024
+# How long a client must have sent nothing before a connection is closed that others have served.
+_QUIET_SECONDS: Final = 0.2
+# struct linger: on, no second.
+_AT_ONCE: Final = struct.pack("ii", 1, 0)
 # Each 4 KiB of an answer counts like a request in the burst of a pipeline.
 _BURST_SHIFT: Final = 12
 
@@ -55,7 +62,8 @@ class State(IntEnum):
     SENDING = 4  # a file is on its way out
     LINGERING = 5  # answered early; what the client still sends is read and dropped
     LEAVING = 6  # to be given away as soon as earlier answers have left
-    CLOSED = 7
+    RELAYING = 7  # another process serves it; only its bytes go through here (TLS)
+    CLOSED = 8
 
 
 # An enum's member costs ten times a global's look-up, and these are looked up ten times a request.
@@ -66,6 +74,7 @@ _OFFLOADED: Final = State.OFFLOADED
 _SENDING: Final = State.SENDING
 _LINGERING: Final = State.LINGERING
 _LEAVING: Final = State.LEAVING
+_RELAYING: Final = State.RELAYING
 _CLOSED: Final = State.CLOSED
 
 
@@ -98,9 +107,11 @@ class Connection(asyncio.BufferedProtocol):
         "_parser",
         "_position",
         "_processing",
+        "_relay",
         "_source",
         "_tls",
         "_transport",
+        "_vanished",
         "_write_paused",
         "_yielded",
         "deadline",
@@ -117,6 +128,8 @@ class Connection(asyncio.BufferedProtocol):
         self.peer = peer
         self._given = data
         self._leaving: _Leaving | None = None
+        self._relay: Relay | None = None
+        self._vanished = False
         self._transport: Any = None
         self._parser = HeadParser(listener.known_hosts)
         self._own = _NO_SPAN
@@ -194,6 +207,9 @@ class Connection(asyncio.BufferedProtocol):
                 self.abort()
         elif state == _LEAVING and self._leaving is not None:
             self._leaving.data += self.listener.view[:nbytes]
+        elif state == _RELAYING and self._relay is not None:
+            self._fed_total += nbytes
+            self._relay.feed(bytes(self.listener.view[:nbytes]))
 
     def eof_received(self) -> bool:
         """The client will send no more. What it asked for before is still answered (half-close)."""
@@ -221,6 +237,8 @@ class Connection(asyncio.BufferedProtocol):
         elif state == _COLLECTING:
             self._end_collecting(BodyCut.DISCONNECTED)
         self._own = _NO_SPAN
+        if self._relay is not None:
+            self._relay.client_gone()
         self.listener.forget(self)
         self._call_drained()
         if self._gone is not None:
@@ -229,7 +247,9 @@ class Connection(asyncio.BufferedProtocol):
     def pause_writing(self) -> None:
         """The client reads slower than we write."""
         self._write_paused = True
-        if self.state == _IDLE:
+        if self._relay is not None:
+            self._relay.pause_writing()
+        elif self.state == _IDLE:
             self.deadline = self.listener.now() + self.listener.limits.send_stall_timeout
 
     def resume_writing(self) -> None:
@@ -237,6 +257,8 @@ class Connection(asyncio.BufferedProtocol):
         self._write_paused = False
         if self._drained is not None:
             self._call_drained()
+        elif self._relay is not None:
+            self._relay.resume_writing()
         elif self._yielded:
             self._resume()
         elif self.state == _IDLE and not self._own:
@@ -633,7 +655,7 @@ class Connection(asyncio.BufferedProtocol):
         if not self._tls:
             self._pause_reading()
             try:
-                fd = os.dup(self._transport.get_extra_info("socket").fileno())
+                fd = os.dup(self._socket().fileno())
             except OSError:
                 ended(BodyEnd(0, BodyCut.ABORTED), b"")
                 return
@@ -707,6 +729,8 @@ class Connection(asyncio.BufferedProtocol):
                 self._handler_failed(exchange)
             else:
                 _log.exception("body handling failed")
+        if self._vanished and self.state != _CLOSED:
+            self._drop()
 
     def cut(self, exchange: Exchange, cut: BodyCut) -> None:
         """See `Exchange.cut`."""
@@ -716,25 +740,33 @@ class Connection(asyncio.BufferedProtocol):
             self.abort_body(cut)
         elif self.state in {_OFFLOADED, _COLLECTING}:
             # What the kernel holds has to come through the event loop.
-            self._cut_when_quiet(exchange, cut, self._arrived(), -1, 0)
+            self._when_quiet(functools.partial(self._cut_now, exchange, cut), self._arrived(), -1, 0)
+
+    def _cut_now(self, exchange: Exchange, cut: BodyCut) -> None:
+        if exchange is not self._exchange:
+            return
+        if self.state == _COLLECTING:
+            self._cut_collecting(cut)
+        elif self.state == _OFFLOADED:
+            self.abort_body(cut)
 
     def _arrived(self) -> int:
         return self._fed_total + len(self._own)
 
-    def _cut_when_quiet(self, exchange: Exchange, cut: BodyCut, first: int, seen: int, turns: int) -> None:
-        """Cut when the loop has turned a few times and brought nothing, or enough."""
-        if exchange is not self._exchange or self.state not in {_OFFLOADED, _COLLECTING}:
-            return
+    def _when_quiet(self, then: Callable[[], None], first: int, seen: int, turns: int) -> None:
+        """Call when the loop has turned a few times and brought nothing of what goes through it, or enough."""
         arrived = self._arrived()
-        if arrived - first < _CUT_BYTES_MAX and (arrived != seen or turns < _QUIET_TURNS):
+        if (
+            self.state in {_OFFLOADED, _COLLECTING, _RELAYING}
+            and arrived - first < _CUT_BYTES_MAX
+            and (arrived != seen or turns < _QUIET_TURNS)
+        ):
             turns = turns + 1 if arrived == seen else 0
-            # Also when more waits for the sink than may wait otherwise.
+            # Also when more waits for its taker than may wait otherwise.
             self._resume_reading()
-            self.listener.call_later_turn(self._cut_when_quiet, exchange, cut, first, arrived, turns)
-        elif self.state == _COLLECTING:
-            self._cut_collecting(cut)
+            self.listener.call_later_turn(self._when_quiet, then, first, arrived, turns)
         else:
-            self.abort_body(cut)
+            then()
 
     def abort_body(self, cut: BodyCut = BodyCut.ABORTED) -> None:
         """End an offloaded body early; its handler is told as soon as the kernel's bytes are read."""
@@ -897,7 +929,6 @@ class Connection(asyncio.BufferedProtocol):
             exchange is not self._exchange
             or self.state != _HANDLING
             or exchange.body != UNTOUCHED
-            or self._tls
             or self._transport.is_closing()
         ):
             return False
@@ -905,6 +936,11 @@ class Connection(asyncio.BufferedProtocol):
         self.flush()
         unread = self._source[self._position : self._end] if self._processing else self._own
         leaving = _Leaving(exchange, give, exchange.head + unread)
+        if self._tls:
+            given = self._give_pair(leaving)
+            # What the other process writes comes after whatever waits here.
+            self._resume_reading()
+            return given
         if not self._transport.get_write_buffer_size():
             if not self._give(leaving):
                 self._resume_reading()
@@ -938,14 +974,11 @@ class Connection(asyncio.BufferedProtocol):
     def _give(self, leaving: "_Leaving") -> bool:
         """Give a duplicate of the socket away and forget our own. False when it was not taken."""
         try:
-            fd = os.dup(self._transport.get_extra_info("socket").fileno())
+            fd = os.dup(self._socket().fileno())
         except OSError:
             return False
         try:
-            given = leaving.give(fd, leaving.data, self.peer)
-        except Exception:
-            _log.exception("request %s could not be handed over", leaving.exchange.request_id)
-            given = False
+            given = leaving.give_away(fd, self.peer)
         finally:
             os.close(fd)
         if given:
@@ -955,6 +988,50 @@ class Connection(asyncio.BufferedProtocol):
             # Closes a descriptor, and says nothing to the client while another is open.
             self.abort()
         return given
+
+    def _give_pair(self, leaving: "_Leaving") -> bool:
+        """Give one end of a socket pair away and go on as a relay to the other. False when it was not taken."""
+        try:
+            near, far = socket.socketpair()
+        except OSError:
+            return False
+        with far:
+            given = leaving.give_away(far.fileno(), self.peer)
+        if not given:
+            near.close()
+            return False
+        self.state = _RELAYING
+        self.deadline = 0.0
+        self._exchange = None
+        self._own = _NO_SPAN
+        self._relay = Relay(self._transport, near, self._relayed)
+        if not self._write_paused:
+            self._relay.start()
+        return True
+
+    def _relayed(self, whole: bool) -> None:
+        """The other process has closed its end."""
+        if self.state != _RELAYING:
+            return
+        self._relay = None
+        if not whole:
+            self.abort()
+            return
+        # Closing at once could reset the connection while a refused body still comes.
+        self.state = _LINGERING
+        self._linger_left = self.listener.limits.linger_bytes
+        self.deadline = self.listener.now() + self.listener.limits.linger_timeout
+        self._resume_reading()
+        self.listener.call_later(_QUIET_SECONDS, self._close_when_quiet, self._linger_left)
+
+    def _close_when_quiet(self, left: int) -> None:
+        """Close when the client has sent nothing for a moment."""
+        if self.state != _LINGERING or self._transport.is_closing():
+            return
+        if self._linger_left == left:
+            self._close()
+        else:
+            self.listener.call_later(_QUIET_SECONDS, self._close_when_quiet, self._linger_left)
 
     # ---- closing
 
@@ -1007,6 +1084,33 @@ class Connection(asyncio.BufferedProtocol):
         self.listener.on_done(exchange, 499, 0)
         if self.state == _CLOSED or exchange is not self._exchange:
             return
+        self._drop()
+
+    def vanish(self, presence: Presence) -> bool:
+        """Drop the connection if its own address is gone: a body under way is cut first, with all that came.
+
+        False when the address is there, or the connection was dropped for this before.
+        """
+        state = self.state
+        if self._vanished or state == _CLOSED or not presence.lacks(self._transport):
+            return False
+        self._vanished = True
+        # Nothing that the kernel still sends would arrive; it need not try.
+        with contextlib.suppress(OSError), socket.socket(fileno=os.dup(self._socket().fileno())) as sock:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
+            if state == _SENDING:
+                # A body loop that sends a file has the socket too.
+                sock.shutdown(socket.SHUT_RDWR)
+        if state in {_OFFLOADED, _COLLECTING} and self._exchange is not None:
+            self.cut(self._exchange, BodyCut.NETWORK_GONE)
+        elif state == _RELAYING:
+            self._when_quiet(self._drop, self._arrived(), -1, 0)
+        else:
+            self._drop()
+        return True
+
+    def _drop(self) -> None:
+        """End the connection now; what its handler says from now on is not heard."""
         self._exchange = None
         self._out.clear()
         if self.state == _HANDLING:
@@ -1066,6 +1170,9 @@ class Connection(asyncio.BufferedProtocol):
                 self._transport.write(out[0] if len(out) == 1 else b"".join(out))
             out.clear()
 
+    def _socket(self) -> Any:
+        return self._transport.get_extra_info("socket")
+
     def _pause_reading(self) -> None:
         with contextlib.suppress(RuntimeError):
             self._transport.pause_reading()
@@ -1084,6 +1191,14 @@ class _Leaving:
         self.exchange = exchange
         self.give = give
         self.data = data
+
+    def give_away(self, fd: int, peer: str) -> bool:
+        """Whether it was taken."""
+        try:
+            return self.give(fd, self.data, peer)
+        except Exception:
+            _log.exception("request %s could not be handed over", self.exchange.request_id)
+            return False
 
 
 def _write(sink: BodySink, view: memoryview) -> BodyEnd:

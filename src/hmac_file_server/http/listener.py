@@ -13,6 +13,7 @@ from hmac_file_server.http.bodyloop import BodyLoop
 from hmac_file_server.http.connection import Connection, State
 from hmac_file_server.http.exchange import Exchange
 from hmac_file_server.http.limits import Limits
+from hmac_file_server.http.presence import Presence
 from hmac_file_server.http.response import CommonFields
 
 _log = logging.getLogger(__name__)
@@ -68,6 +69,7 @@ class Listener:
         self._event_loop = asyncio.get_running_loop()
         self.now = self._event_loop.time
         self.call_later_turn: Callable[..., Any] = self._event_loop.call_soon
+        self.call_later: Callable[..., Any] = self._event_loop.call_later
         self._servers: list[asyncio.Server] = []
         self._unsent: list[Connection] = []
         self._body_loops = [BodyLoop(limits, f"body-{index}") for index in range(body_loops)]
@@ -175,6 +177,14 @@ class Listener:
         self.paused.discard(reason)
         for body_loop in self._body_loops:
             body_loop.resume(reason)
+
+    def close_vanished(self, addresses: frozenset[str]) -> int:
+        """Drop the TCP connections whose own address is not among the machine's `addresses`; how many.
+
+        Bodies under way end with BodyCut.NETWORK_GONE, after what has arrived was given to their sinks.
+        """
+        presence = Presence(addresses)
+        return sum(connection.vanish(presence) for connection in list(self.connections))
 
     def pick_body_loop(self) -> BodyLoop:
         """The body loop with the fewest jobs."""
