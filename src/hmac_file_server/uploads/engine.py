@@ -845,7 +845,10 @@ class Engine:
         with upload.lock:
             if failure is None:
                 explicit = upload.details.explicit and last and upload.whole()
-                if upload.state is State.OPEN and (explicit or upload.ready()):
+                if upload.state is State.OPEN and upload.closed:
+                    # It was let go: its bytes are safe, and whoever opens it anew goes on with it.
+                    failure = UploadRefused("upload_taken_over", TAKEN_OVER)
+                elif upload.state is State.OPEN and (explicit or upload.ready()):
                     upload.happen(Event.ALL_THERE)
                     publish = True
                 wait = upload.state is State.PUBLISHING
