@@ -37,6 +37,7 @@ from hmac_file_server.files.contract import (
     Outcome,
     PathRefused,
     Published,
+    StorageBusy,
     StorageError,
     StorageFailed,
     StoragePath,
@@ -163,6 +164,7 @@ class Engine:
         self._uploads: dict[str, Upload] = {}
         self._opening: dict[str, list[Opened]] = {}
         self._creating: set[str] = set()
+        self._closed = False
         self._watchers: dict[str, list[Callable[[], None]]] = {}
         self._recent: OrderedDict[str, Progress] = OrderedDict()
         self._swept_orphans = self._reconciled = float("-inf")
@@ -279,8 +281,11 @@ class Engine:
             upload.happen(Event.ALL_THERE)
             upload.waiters.append(done)
         progress = upload.progress()
-        self._enlist(upload)
-        if publish:
+        if not self._enlist(upload):
+            # The session is there, for the next start.
+            draft.close()
+            done(progress)
+        elif publish:
             self._publish(upload)
         else:
             done(progress)
@@ -478,7 +483,10 @@ class Engine:
         publish = upload.ready()
         if publish:
             upload.happen(Event.ALL_THERE)
-        self._enlist(upload)
+        if not self._enlist(upload):
+            draft.close()
+            self._opened(upload_id, StorageBusy("the server is stopping"))
+            return
         if publish:
             self._publish(upload)
         self._opened(upload_id, upload)
@@ -1019,16 +1027,22 @@ class Engine:
         for lease in leases:
             self._take(lease)
 
-    def _enlist(self, upload: Upload) -> None:
-        """Take an upload into memory; when there are many, those that have rested longest are let go."""
+    def _enlist(self, upload: Upload) -> bool:
+        """Take an upload into memory; when there are many, those that have rested longest are let go.
+
+        False: the engine is closed, nothing is taken any more.
+        """
         crowd: list[Upload] = []
         with self._lock:
+            if self._closed:
+                return False
             self._uploads[upload.id] = upload
             if len(self._uploads) > self.rules.held:
                 crowd = list(islice(self._uploads.values(), _CROWD))
         rested = self._clock.monotonic() - _REST_SECONDS
         for other in crowd:
             self._let_rest(other, rested)
+        return True
 
     def _unlist(self, upload: Upload) -> None:
         with self._lock:
@@ -1447,6 +1461,7 @@ class Engine:
     def close(self) -> None:
         """Let go of every upload; transfers must have been ended. Blocks for what is under way. Idempotent."""
         with self._lock:
+            self._closed = True
             uploads = list(self._uploads.values())
         ended = [threading.Event() for _ in uploads]
         for upload, event in zip(uploads, ended, strict=True):
