@@ -9,10 +9,13 @@ from hmac_file_server.files.contract import (
     Buffer,
     Deletion,
     Done,
+    Draft,
     Entry,
+    Hasher,
     Metadata,
     Outcome,
     Published,
+    SpacePool,
     Spool,
     StorageError,
     StorageFull,
@@ -119,7 +122,37 @@ class MemoryComparison:
         self._reader.close()
 
 
-class MemoryStore:
+class _NoDrafts:
+    """What a single upload has no use for."""
+
+    def draft(self, name: str, *, create: bool) -> Draft | None:
+        raise NotImplementedError
+
+    def drafts(self, older_than: float, /) -> list[str]:
+        raise NotImplementedError
+
+    def drop_draft(self, name: str, /) -> bool:
+        raise NotImplementedError
+
+    def copy_draft(self, name: str, into: Draft, offset: int, length: int, /) -> None:
+        raise NotImplementedError
+
+    def publish_draft_soon(
+        self, draft: Draft, path: StoragePath, meta: Metadata, size: int, digest: str | None, done: Done, /
+    ) -> None:
+        raise NotImplementedError
+
+    def new_hasher(self, size: int, /) -> Hasher | None:
+        raise NotImplementedError
+
+    def digest_text(self, hasher: Hasher, /) -> str:
+        raise NotImplementedError
+
+    def pool(self) -> SpacePool:
+        raise NotImplementedError
+
+
+class MemoryStore(_NoDrafts):
     """The store. `errors` maps the name of a step to the error it raises, until it is removed."""
 
     def __init__(self, free: int = 1 << 40) -> None:
