@@ -54,7 +54,7 @@ class RangeSet:
     def within(self, start: int, stop: int) -> list[Span]:
         """The parts of the set inside a span."""
         found = []
-        for index in range(bisect_right(self._stops, start), len(self._starts)):
+        for index in range(bisect_right(self._stops, start), len(self._starts) if start < stop else 0):
             if self._starts[index] >= stop:
                 break
             found.append((max(start, self._starts[index]), min(stop, self._stops[index])))
