@@ -35,7 +35,7 @@ def pieces(buffer: memoryview, spans: list[tuple[int, int]]) -> Iterator[memoryv
 class ChunkedDecoder:
     """Incremental decoder. `feed` walks a buffer and says where the data bytes lie in it."""
 
-    __slots__ = ("_kept", "_left", "_overhead", "_state", "_trailer_bytes", "received")
+    __slots__ = ("_kept", "_left", "_overhead", "_state", "_trailer_bytes", "received", "trailers")
 
     def __init__(self) -> None:
         self.received = 0
@@ -44,6 +44,8 @@ class ChunkedDecoder:
         self._kept = b""
         self._overhead = 0
         self._trailer_bytes = 0
+        # Lower-case names and values; of a repeated one the first.
+        self.trailers: dict[bytes, bytes] = {}
 
     @property
     def done(self) -> bool:
@@ -102,7 +104,9 @@ class ChunkedDecoder:
         elif line == b"\r\n":
             self._state = _DONE
         else:
-            # Trailer fields are read and dropped: none may change what the head said.
+            # Trailer fields stand apart: none changes what the head said.
             self._trailer_bytes += len(line)
             if self._trailer_bytes > _TRAILER_MAX or _TRAILER.fullmatch(line) is None:
                 raise HttpError(400, "bad_chunk", "The trailer section is malformed or too long.")
+            name, _, value = line.partition(b":")
+            self.trailers.setdefault(name.lower(), value.strip(b" \t\r\n"))

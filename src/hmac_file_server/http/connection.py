@@ -562,6 +562,7 @@ class Connection(asyncio.BufferedProtocol):
         exchange.received = received
         if end is None and decoder.done:
             exchange.body = WHOLE
+            exchange.trailers = decoder.trailers
             done(BodyEnd(received))
         elif end is not None:
             exchange.body = CUT
@@ -705,6 +706,7 @@ class Connection(asyncio.BufferedProtocol):
             self._fed_pieces.popleft()
             rest += b"".join(self._fed_pieces)
         self._fed_pieces.clear()
+        job = self._job
         self._job = self._fed_job = self._loop = None
         if self.state == _OFFLOADED:
             self.state = _HANDLING
@@ -714,6 +716,8 @@ class Connection(asyncio.BufferedProtocol):
             self._eof = True
         if self._exchange is not None:
             self._exchange.body = WHOLE if end.cut is None else CUT
+            if job is not None and job.decoder is not None:
+                self._exchange.trailers = job.decoder.trailers
             self._exchange.received = end.received
         self._call_done(done, end)
 

@@ -32,7 +32,19 @@ class Exchange:
     thread.
     """
 
-    __slots__ = ("_answered", "_connection", "_id", "body", "head", "owner", "received", "request", "started")
+    __slots__ = (
+        "_answered",
+        "_connection",
+        "_id",
+        "body",
+        "fields",
+        "head",
+        "owner",
+        "received",
+        "request",
+        "started",
+        "trailers",
+    )
 
     def __init__(self, connection: "Connection", request: Request, head: bytes) -> None:
         self._connection = connection
@@ -45,6 +57,10 @@ class Exchange:
         self.body = UNTOUCHED
         # Body bytes that came, whether they were wanted or not.
         self.received = 0
+        # Field lines that the final answer has besides its own, whatever it is.
+        self.fields = b""
+        # Trailers of a chunked body that came whole: lower-case names, values.
+        self.trailers: dict[bytes, bytes] = {}
         self._answered = _OPEN
         self._id: str | None = None
 
@@ -86,6 +102,8 @@ class Exchange:
                 response.source.close()
             return
         self._answered = _ANSWERED
+        if self.fields:
+            response.head += self.fields
         self._connection.answer(self, response)
 
     def respond_soon(self, response: Response) -> None:

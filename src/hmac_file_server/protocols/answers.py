@@ -51,6 +51,8 @@ PROBLEMS: Final[dict[str, tuple[int, str]]] = {
     "upload_not_found": (404, "No such upload"),
     "upload_expired": (410, "Upload expired"),
     "upload_lost": (410, "Upload lost"),
+    "length_conflict": (400, "Another length"),
+    "part_missing": (404, "A part is missing"),
     "key_reused": (422, "Idempotency key reused"),
     "too_many_sessions": (429, "Too many uploads"),
     "network_changed": (408, "Network changed"),

@@ -10,14 +10,13 @@ never sent again by a client that looks at `received` and goes on with X-Chunk-O
 """
 
 import functools
-import hashlib
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote_to_bytes
 
-from hmac_file_server.auth import Grant, Operation
+from hmac_file_server.auth import Operation
 from hmac_file_server.files.contract import PathRefused, StorageError
 from hmac_file_server.http import BodyCut, BodyEnd, Exchange, Response
 from hmac_file_server.http.response import json_response
@@ -25,10 +24,10 @@ from hmac_file_server.protocols.answers import body_failure, failure, problem, r
 from hmac_file_server.protocols.digests import BodyDigest, body_digest
 from hmac_file_server.protocols.media import OCTET_STREAM, media_type
 from hmac_file_server.protocols.repeat import RepeatedBody
+from hmac_file_server.protocols.resources import at_home, order_for
 from hmac_file_server.uploads import (
     Failure,
     Lease,
-    Order,
     Progress,
     State,
     StoreError,
@@ -46,10 +45,7 @@ WAIT_MAX: Final = 60.0
 _KIB: Final = 1024
 _NUMBER: Final = re.compile(rb"0|[1-9][0-9]{0,17}")
 _SECONDS: Final = re.compile(r"[0-9]{1,6}(?:\.[0-9]{1,6})?")
-_ID: Final = re.compile(r"[0-9]{1,12}_[0-9a-z]{1,64}")
 _KEY_BYTES: Final = 255
-# Whoever shares one secret without names shares these places, too.
-_ANONYMOUS_PLACES: Final = 100
 _NO_STORE: Final = b"Cache-Control: no-store\r\n"
 
 
@@ -77,7 +73,7 @@ def status(app: "Application", exchange: Exchange) -> None:
     if _SECONDS.fullmatch(wait) is None:
         refuse(exchange, "bad_field", "The parameter wait must be a number of seconds.")
         return
-    if _permitted(app, exchange) and _at_home(app, exchange, upload_id):
+    if _permitted(app, exchange) and at_home(app, exchange, upload_id):
         _Poll(app, exchange, upload_id, min(float(wait), WAIT_MAX)).begin()
 
 
@@ -125,21 +121,17 @@ def _create(app: "Application", exchange: Exchange) -> None:
     if not app.extension_allowed(path):
         refuse(exchange, "extension_refused", "Files with this extension are not taken.")
         return
-    plan = app.plan_for(grant, path, length, declared, filename)
-    account, places = _account(app, grant)
-    exchange.owner = grant.owner
-    order = Order(
-        protocol="chunked",
-        path=path,
-        length=length,
+    order = order_for(
+        app,
+        grant,
+        "chunked",
+        path,
+        length,
+        app.plan_for(grant, path, length, declared, filename),
+        key=key,
         chunk_size=max(app.settings.uploads.chunk_size, -(-length // CHUNKS_MAX // _KIB) * _KIB),
-        metadata=plan.metadata,
-        filename=filename,
-        account=account,
-        places=places,
-        key=None if key is None else hashlib.sha256(account.encode() + b"\0" + key).hexdigest(),
-        ticket=plan.ticket,
     )
+    exchange.owner = grant.owner
     app.engine.create(order, lambda result: exchange.respond_soon(_created(app, exchange, result)))
 
 
@@ -156,16 +148,6 @@ def file_name(value: bytes) -> str:
     except UnicodeDecodeError:
         # fetch() sends what fits into a ByteString as it is (WebIDL), one byte a character.
         return value.decode("latin-1")
-
-
-def _account(app: "Application", grant: Grant) -> tuple[str, int]:
-    """Whose session places an upload takes, and how many there are."""
-    places = app.settings.uploads.max_sessions_per_owner
-    if grant.ticket_id is not None:
-        return f"ticket:{grant.ticket_id}", places
-    if grant.owner is not None:
-        return f"owner:{grant.owner}", places
-    return f"key:{grant.key_id}", places * _ANONYMOUS_PLACES
 
 
 def _created(app: "Application", exchange: Exchange, result: Progress | Failure) -> Response:
@@ -207,7 +189,7 @@ def _chunk(app: "Application", exchange: Exchange) -> None:
         refuse(exchange, "bad_field", "X-Chunk-Offset must be a number of bytes into the chunk.")
         return
     digest = body_digest(request)
-    if _permitted(app, exchange) and _at_home(app, exchange, upload_id):
+    if _permitted(app, exchange) and at_home(app, exchange, upload_id):
         app.engine.open(
             upload_id,
             app.on_loop(exchange, functools.partial(_opened, app, exchange, int(number), int(offset), digest)),
@@ -527,7 +509,7 @@ def _moment(seconds: float) -> str:
 
 def _delete(app: "Application", exchange: Exchange) -> None:
     upload_id = _upload_id(exchange)
-    if upload_id is None or not _permitted(app, exchange) or not _at_home(app, exchange, upload_id):
+    if upload_id is None or not _permitted(app, exchange) or not at_home(app, exchange, upload_id):
         return
 
     def answer(result: Progress | Failure) -> None:
@@ -554,17 +536,3 @@ def _permitted(app: "Application", exchange: Exchange) -> bool:
     if not app.settings.security.strict_signatures:
         return True
     return app.permit(exchange, Operation.CHUNK) is not None
-
-
-def _at_home(app: "Application", exchange: Exchange, upload_id: str) -> bool:
-    """Whether this process serves the upload; the connection was given to the one that does, if not."""
-    if _ID.fullmatch(upload_id) is None:
-        # No id of ours, so no home.
-        refuse(exchange, "upload_not_found", "There is no such upload.")
-        return False
-    home = app.engine.home(upload_id)
-    if home == app.engine.here:
-        return True
-    if not exchange.hand_over(functools.partial(app.give, home)):
-        refuse(exchange, "server_busy", "The server is busy; try again soon.", b"Retry-After: 1\r\n")
-    return False

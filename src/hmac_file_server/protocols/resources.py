@@ -1,0 +1,222 @@
+"""Upload resources: what every protocol for uploads that outlive a connection shares.
+
+An upload resource is `/tus/<id>`, whatever protocol began it; the id is the session's, as the chunk API has it.
+Here: which process serves it, what an upload in the making is ordered with, and how the body of an append comes
+to the upload, from the claim of its lane to the checkpoint.
+"""
+
+import functools
+import hashlib
+import re
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+import msgspec
+
+from hmac_file_server.auth import Grant
+from hmac_file_server.files.contract import StoragePath
+from hmac_file_server.http import BodyCut, BodyEnd, Exchange
+from hmac_file_server.protocols.answers import refuse
+from hmac_file_server.uploads import Check, Failure, Lease, Order, Plan, Progress, Upload, UploadRefused
+
+if TYPE_CHECKING:
+    from hmac_file_server.protocols.application import Application
+
+RESOURCES: Final = "/tus/"
+"""Uploads are created here, and lie below it."""
+
+_ID: Final = re.compile(r"[0-9]{1,12}_[0-9a-z]{1,64}")
+# Whoever shares one secret without names shares these places, too.
+_ANONYMOUS_PLACES: Final = 100
+# A transfer that moved so recently is alive, and whoever comes with another offset is a duplicate.
+_SILENCE: Final = 0.3
+
+
+def at_home(app: "Application", exchange: Exchange, upload_id: str) -> bool:
+    """Whether this process serves the upload; the connection was given to the one that does, if not."""
+    if _ID.fullmatch(upload_id) is None:
+        # No id of ours, so no home.
+        refuse(exchange, "upload_not_found", "There is no such upload.")
+        return False
+    home = app.engine.home(upload_id)
+    if home == app.engine.here:
+        return True
+    if not exchange.hand_over(functools.partial(app.give, home)):
+        refuse(exchange, "server_busy", "The server is busy; try again soon.", b"Retry-After: 1\r\n")
+    return False
+
+
+def order_for(
+    app: "Application",
+    grant: Grant,
+    protocol: str,
+    path: StoragePath,
+    length: int | None,
+    plan: Plan,
+    *,
+    key: bytes | None = None,
+    chunk_size: int | None = None,
+    explicit: bool = False,
+    partial: bool = False,
+    parts: tuple[str, ...] = (),
+    extra: bytes = b"",
+) -> Order:
+    """The order of an upload under a grant. `key`: the client's idempotency key; see `Details` for the rest."""
+    places = app.settings.uploads.max_sessions_per_owner
+    if grant.ticket_id is not None:
+        account = f"ticket:{grant.ticket_id}"
+    elif grant.owner is not None:
+        account = f"owner:{grant.owner}"
+    else:
+        account, places = f"key:{grant.key_id}", places * _ANONYMOUS_PLACES
+    return Order(
+        protocol=protocol,
+        path=path,
+        length=length,
+        chunk_size=app.settings.uploads.chunk_size if chunk_size is None else chunk_size,
+        metadata=plan.metadata,
+        filename=plan.metadata.filename or path.rpartition("/")[2],
+        account=account,
+        places=places,
+        key=None if key is None else hashlib.sha256(account.encode() + b"\0" + key).hexdigest(),
+        ticket=None if partial else plan.ticket,
+        explicit=explicit,
+        partial=partial,
+        parts=parts,
+        extra=extra,
+    )
+
+
+# ---- appending
+
+
+class Appended(msgspec.Struct, frozen=True):
+    """The body came whole and is durable; the upload is complete if that was the last of it."""
+
+    progress: Progress
+
+
+class Mismatch(msgspec.Struct, frozen=True):
+    """The body does not begin where the upload ends; nothing of it was taken. `progress.offset` is where it does."""
+
+    progress: Progress
+
+
+class Cut(msgspec.Struct, frozen=True):
+    """The body ended early. What came is durable, unless it had a digest."""
+
+    end: BodyEnd
+    progress: Progress
+
+
+class Ended(msgspec.Struct, frozen=True):
+    """The upload had ended before: it is complete, failed or expired; the body was not taken."""
+
+    progress: Progress
+
+
+Outcome: TypeAlias = Appended | Mismatch | Cut | Ended | Failure
+
+
+class Append(msgspec.Struct, frozen=True, kw_only=True):
+    """What a request to append says.
+
+    offset   where its body begins; None: wherever the upload ends
+    length   bytes of the whole, None when it does not say
+    limit    bytes that the whole may have while its length is not known
+    last     the upload ends with this body
+    check    its digest; `check.matches` is asked once the body is whole
+    steal    end a live transfer whatever it is at; otherwise one that moves keeps its lane, and a newcomer that
+             is not exactly at its position is a mismatch
+    """
+
+    offset: int | None
+    length: int | None = None
+    limit: int = 1 << 62
+    last: bool = False
+    check: Check | None = None
+    steal: bool = False
+
+
+class Appending:
+    """One body on its way into an upload resource. `done` gets the outcome, once, on the event loop."""
+
+    def __init__(self, app: "Application", exchange: Exchange, append: Append, done: Callable[[Outcome], None]) -> None:
+        self._app = app
+        self._exchange = exchange
+        self._append = append
+        self._done = done
+
+    def begin(self, upload_id: str) -> None:
+        """Open the upload and go on; this process must serve it (`at_home`)."""
+        self._app.engine.open(upload_id, self._on_loop(self._opened))
+
+    def _on_loop(self, callback: Callable[..., None]) -> Callable[..., None]:
+        return self._app.on_loop(self._exchange, callback)
+
+    def _opened(self, found: Upload | Progress | Failure) -> None:
+        if isinstance(found, Progress):
+            self._done(Ended(found))
+        elif not isinstance(found, Upload):
+            self._done(found)
+        elif self._append.length is None or self._append.length == found.length:
+            self._claim(found)
+        else:
+            self._app.engine.declare(
+                found, self._append.length, self._on_loop(functools.partial(self._declared, found))
+            )
+
+    def _declared(self, upload: Upload, result: Progress | Failure) -> None:
+        if isinstance(result, Progress):
+            self._claim(upload)
+        else:
+            self._done(result)
+
+    def _claim(self, upload: Upload) -> None:
+        append, engine = self._append, self._app.engine
+        holder = None if append.steal else engine.holder(upload)
+        if holder is not None and append.offset is not None:
+            position, silent = holder
+            if silent < _SILENCE and position != append.offset:
+                self._done(Mismatch(upload.progress()))
+                return
+        offset = upload.progress().offset if append.offset is None else append.offset
+        end = append.limit if upload.length is None else upload.length
+        engine.claim(
+            upload,
+            (0, end),
+            offset,
+            on_taken=lambda: self._app.call_soon(self._exchange.cut, BodyCut.TAKEN_OVER),
+            done=self._on_loop(self._claimed),
+            check=append.check,
+        )
+
+    def _claimed(self, result: Lease | Progress | Failure) -> None:
+        if isinstance(result, Progress):
+            self._done(Ended(result))
+            return
+        if not isinstance(result, Lease):
+            self._done(result)
+            return
+        lease, engine = result, self._app.engine
+        progress = lease.upload.progress()
+        body = self._exchange.request.content_length
+        left = lease.lane[1] - lease.begin
+        if progress.offset != lease.begin:
+            engine.cut(lease)
+            self._done(Mismatch(progress))
+        elif body is not None and body > left:
+            engine.cut(lease)
+            self._done(UploadRefused("too_large", "The body is longer than what is left of the upload."))
+        else:
+            self._exchange.receive(lease, functools.partial(self._ended, lease), limit=left)
+
+    def _ended(self, lease: Lease, end: BodyEnd) -> None:
+        engine = self._app.engine
+        if end.cut is not None:
+            engine.cut(lease, self._on_loop(lambda: self._done(Cut(end, lease.upload.progress()))))
+        else:
+            engine.finish(lease, self._on_loop(self._finished), last=self._append.last)
+
+    def _finished(self, result: Progress | Failure) -> None:
+        self._done(Appended(result) if isinstance(result, Progress) else result)
