@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import itertools
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.fixtures.child import Child, program
+from tests.fixtures.child import Child
 from tests.fixtures.namespaces import Namespace
+from tests.fixtures.node import environment, node
 from tests.fixtures.server import FileServer
 from tests.guide import printed
 from tests.guide.script import Run
@@ -42,12 +42,12 @@ class Node:
         script = self.folder / f"upload-{number}.cjs"
         signed = printed.CLASS.replace(printed.SCRIPT_SIGNATURE, signature(server, "/upload/chunked"))
         script.write_text(signed + (printed.HERE / "node-driver.js").read_text(encoding="utf-8"), encoding="utf-8")
-        command = [program("node", "nodejs"), str(script), f"{url or server.url}/upload/chunked", str(file), file.name]
+        command = [node(), str(script), f"{url or server.url}/upload/chunked", str(file), file.name]
         child = Child(
             "node",
             command if self.machine is None else self.machine.command(command),
             log=self.folder / f"node-{number}.log",
-            env={name: value for name, value in os.environ.items() if not name.startswith("NODE_")},
+            env=environment(),
             cwd=self.folder,
         )
         self.started.append(child)
