@@ -25,7 +25,7 @@ from hmac_file_server.files.space import SharedCounters
 from hmac_file_server.http import Exchange, Limits, Listener
 from hmac_file_server.http.connection import Connection
 from hmac_file_server.http.listener import OnDone, ignore_done
-from hmac_file_server.network import ListenFailed, Listening, TrustedProxies, listen
+from hmac_file_server.network import ListenFailed, Listening, TrustedProxies, listen, set_user_timeout
 from hmac_file_server.network.handoff import Handoff
 from hmac_file_server.processes import HANDLED, Supervisor
 from hmac_file_server.protocols import Application
@@ -75,7 +75,7 @@ def run(loaded: Loaded, reload: Reload | None = None, on_listening: OnListening 
             settings.server.listen_address,
             count,
             mptcp=settings.server.mptcp,
-            user_timeout=settings.timeouts.stall_timeout,
+            user_timeout=user_timeout(settings),
         )
     except (ConfigError, ListenFailed, StoreInUse, StorageError, KeyRefused, OSError, ValueError) as error:
         log.event(events.SERVER_FAILED, reason=_reason(error))
@@ -159,6 +159,11 @@ def applied(old: Settings, new: Settings) -> tuple[Settings, tuple[str, ...], tu
         restart += tuple(key for key in live if key.startswith("server.tls_"))
         live = tuple(key for key in live if not key.startswith("server.tls_"))
     return settings, live, restart
+
+
+def user_timeout(settings: Settings) -> float:
+    """Seconds after which a peer that acknowledges nothing is given up: later than one that reads slowly."""
+    return max(60.0, settings.timeouts.stall_timeout) + 30.0
 
 
 def limits_of(settings: Settings) -> Limits:
@@ -246,6 +251,8 @@ class Server:
             common_head=COMMON_HEAD,
             on_done=self._on_done(),
             on_refused=_log_malformed,
+            # Plain connections inherit it of a plain listener, and nothing of one that offers Multipath TCP.
+            on_connect=self._set_options if settings.server.mptcp else None,
         )
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop_on, number)
@@ -342,6 +349,9 @@ class Server:
 
     def _call_soon(self, callback: Callable[..., None], *arguments: object) -> None:
         self._http.call_soon(callback, *arguments)
+
+    def _set_options(self, sock: Any) -> None:
+        set_user_timeout(sock, user_timeout(self._settings))
 
     def _adopt(self) -> None:
         """Take a connection that another process was reached by."""

@@ -176,6 +176,8 @@ class Connection(asyncio.BufferedProtocol):
             self.peer = "unix"
         self._tls = transport.get_extra_info("sslcontext") is not None
         listener = self.listener
+        if listener.on_connect is not None:
+            listener.on_connect(transport.get_extra_info("socket"))
         self.deadline = listener.now() + listener.limits.header_timeout
         if not listener.adopt(self):
             self._refuse(HttpError(503, "too_many_connections", "The server has too many connections."))

@@ -26,6 +26,8 @@ _BACKLOG: Final = 4096
 Handler = Callable[[Exchange], None]
 OnDone = Callable[[Exchange, int, int], None]
 OnRefused = Callable[[Connection, int, str], None]
+OnConnect = Callable[[Any], object]
+"""Takes the socket of a new connection, to set its options; it must not be kept."""
 
 
 def ignore_done(exchange: Exchange, status: int, sent: int) -> None:
@@ -53,12 +55,14 @@ class Listener:
         common_head: bytes = b"",
         on_done: OnDone = ignore_done,
         on_refused: OnRefused = _ignore_refused,
+        on_connect: OnConnect | None = None,
     ) -> None:
         self.handler = handler
         self.limits = limits
         self.common = CommonFields(common_head)
         self.on_done = on_done
         self.on_refused = on_refused
+        self.on_connect = on_connect
         self.buffer = bytearray(_BUFFER_BYTES)
         self.view = memoryview(self.buffer)
         self.known_hosts: dict[bytes, None] = {}
