@@ -6,13 +6,17 @@ transport's reading is paused. Rules that live here: one exchange at a time; not
 error; a client that is told no gets time to read it; a half-closed client still gets its answer.
 """
 
+import array
 import asyncio
 import contextlib
+import fcntl
 import functools
 import logging
 import os
+import select
 import socket
 import struct
+import termios
 import time
 from collections import deque
 from collections.abc import Callable
@@ -468,6 +472,23 @@ class Connection(asyncio.BufferedProtocol):
         """True when the body has a known length and all of it lies in the source."""
         length = request.content_length
         return not request.chunked and (length is None or length <= self._end - self._position)
+
+    def body_lost(self, request: Request) -> bool:
+        """Whether the peer has closed its side before all of a body of known length was sent."""
+        length = request.content_length
+        if length is None or self._tls or self.state == _CLOSED:
+            return self.state == _CLOSED
+        here = self._end - self._position if self._processing else len(self._own)
+        if here >= length:
+            return False
+        fd = self._transport.get_extra_info("socket").fileno()
+        poll = select.poll()
+        poll.register(fd, select.POLLRDHUP)
+        if not poll.poll(0):
+            return False
+        waiting = array.array("i", [0])
+        fcntl.ioctl(fd, termios.FIONREAD, waiting)
+        return here + waiting[0] < length
 
     def take_body(self, exchange: Exchange) -> bytes:
         """See `Exchange.take_body`."""

@@ -86,6 +86,11 @@ class Exchange:
         """True when the whole body (of a known length) came with the head, so taking it will not wait."""
         return self._connection.body_arrived(self.request)
 
+    @property
+    def body_lost(self) -> bool:
+        """True when the client has sent its last byte, or is gone, and the body will never be whole."""
+        return self._connection.body_lost(self.request)
+
     def take_body(self) -> bytes:
         """The whole body, which must have arrived (`body_arrived`). Raises RuntimeError when it has not."""
         return self._connection.take_body(self)

@@ -243,6 +243,10 @@ def _opened(
     if isinstance(found, Progress):
         _repeat(app, exchange, number, begin, left, digest, found)
         return
+    if app.engine.contested(found, lane) and exchange.body_lost:
+        # It came late, by way of another process, and can never be whole: it takes no lane from one that can.
+        refuse(exchange, "incomplete", "The body ended early.")
+        return
     app.engine.claim(
         found,
         lane,

@@ -182,6 +182,10 @@ class Appending:
                 return
         offset = upload.progress().offset if append.offset is None else append.offset
         end = append.limit if upload.length is None else upload.length
+        if engine.contested(upload, (0, end)) and self._exchange.body_lost:
+            # It came late, by way of another process, and can never be whole.
+            self._done(UploadRefused("incomplete", "The body ended early."))
+            return
         engine.claim(
             upload,
             (0, end),

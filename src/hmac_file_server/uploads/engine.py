@@ -565,6 +565,11 @@ class Engine:
             with upload.lock:
                 upload.promised += more
 
+    def contested(self, upload: Upload, lane: Span) -> bool:
+        """Whether somebody holds, or waits for, a part of a lane."""
+        with upload.lock:
+            return any(lease.overlaps(lane) for lease in upload.leases)
+
     def holder(self, upload: Upload) -> tuple[int, float] | None:
         """Where the latest transfer of an upload stands, and for how many seconds it has been silent."""
         now = self._clock.monotonic()
