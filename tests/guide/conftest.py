@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 from tests.fixtures.redis import RedisServer, running_redis
+from tests.fixtures.relay import Relay
 from tests.fixtures.server import FileServer
-from tests.guide.relay import Relay
 from tests.guide.servers import StartGuideServer, guide_server
 
 StartRelay = Callable[[FileServer, int], Relay]
