@@ -25,6 +25,7 @@ CHUNK = 8
 PLACES = 6
 LENGTHS = st.sampled_from([0, 1, CHUNK, 2 * CHUNK, 3 * CHUNK - 1])
 PICK = st.integers(0, 30)
+MOSTLY = st.sampled_from([True, True, False])
 TICKET = ("ticket", 3, 4e9)
 SOAK = int(os.environ.get("HMAC_FILE_SERVER_SOAK", "0"))
 
@@ -86,6 +87,11 @@ class Body:
     @property
     def bytes(self) -> bytes:
         return content(self.upload.length, self.variant)
+
+
+def holders(machine: EngineMachine) -> bool:
+    """Whether somebody has a lease."""
+    return any(body.claimed.holds for body in machine.bodies)
 
 
 class EngineMachine(RuleBasedStateMachine):
@@ -209,14 +215,16 @@ class EngineMachine(RuleBasedStateMachine):
         held = [body for body in self.bodies if body.claimed.holds]
         return held[pick % len(held)] if held else None
 
-    @rule(length=LENGTHS, ticket=st.booleans(), keyed=st.booleans(), pick=PICK)
-    def create(self, length: int, ticket: bool, keyed: bool, pick: int) -> None:
+    @rule(length=LENGTHS, ticket=st.booleans(), keyed=st.booleans(), pick=PICK, at_once=MOSTLY)
+    def create(self, length: int, ticket: bool, keyed: bool, pick: int, at_once: bool) -> None:
         process = self.process(pick)
         self.orders += 1
         path = f"file-{self.orders}"
         creating = Creating(length, path, ticket, keyed)
         self.creating.append(creating)
         self.order(process, self.world.expect("create", process), creating)
+        if at_once:
+            self.world.run()
 
     def order(self, process: Process, done: Expected, what: Creating) -> None:
         process.engine.create(
@@ -251,6 +259,7 @@ class EngineMachine(RuleBasedStateMachine):
         check=st.sampled_from([None, None, None, True, False]),
         obeys=st.sampled_from([True, True, False]),
         resume=st.booleans(),
+        at_once=MOSTLY,
     )
     def claim(
         self,
@@ -262,6 +271,7 @@ class EngineMachine(RuleBasedStateMachine):
         check: bool | None,
         obeys: bool,
         resume: bool,
+        at_once: bool,
     ) -> None:
         known = self.upload(pick)
         first = max(0, lane) * CHUNK
@@ -272,7 +282,10 @@ class EngineMachine(RuleBasedStateMachine):
         verdict = None if check is None else Verdict(check)
         claimed = self.world.claim(known.id, span, start, process=self.process(server), check=verdict, obeys=obeys)
         self.bodies.append(Body(known, claimed, variant, verdict))
+        if at_once:
+            self.world.run()
 
+    @precondition(holders)
     @rule(pick=PICK, size=st.integers(1, 3 * CHUNK))
     def write(self, pick: int, size: int) -> None:
         body = self.body(pick)
@@ -302,17 +315,22 @@ class EngineMachine(RuleBasedStateMachine):
         session = self.world.sessions.sessions.get(known.id)
         return session is not None and all(known.everything.covers(*span) for span in session.ranges)
 
+    @precondition(holders)
     @rule(pick=PICK)
     def finish(self, pick: int) -> None:
         body = self.body(pick)
         if body is not None:
             body.claimed.finish_soon()
 
-    @rule(pick=PICK)
-    def write_all_and_finish(self, pick: int) -> None:
+    @precondition(holders)
+    @rule(pick=PICK, at_once=st.booleans())
+    def write_all_and_finish(self, pick: int, at_once: bool) -> None:
         self.write(pick, 4 * CHUNK)
         self.finish(pick)
+        if at_once:
+            self.world.run()
 
+    @precondition(holders)
     @rule(pick=PICK)
     def cut(self, pick: int) -> None:
         body = self.body(pick)
@@ -332,6 +350,7 @@ class EngineMachine(RuleBasedStateMachine):
         with contextlib.suppress(UploadRefused):  # it has been forgotten
             self.hear(process, process.engine.progress(self.upload(pick).id))
 
+    @precondition(holders)
     @rule(server=PICK)
     def flush(self, server: int) -> None:
         self.process(server).engine.flush_all()
@@ -351,12 +370,14 @@ class EngineMachine(RuleBasedStateMachine):
 
     # -- what happens by itself
 
+    @precondition(lambda self: self.world.choices())
     @rule(choices=st.lists(st.integers(0, 100), min_size=1, max_size=12))
     def steps(self, choices: list[int]) -> None:
         for choice in choices:
             self.world.step(choice)
             self.what_was_told_is_safe()
 
+    @precondition(lambda self: self.world.choices())
     @rule()
     def all_steps(self) -> None:
         self.world.run()
@@ -378,12 +399,8 @@ class EngineMachine(RuleBasedStateMachine):
 
     # -- faults
 
-    @rule(what=st.sampled_from(["sync", "write", "publish", "admission"]))
+    @rule(what=st.sampled_from(["sync", "write", "publish", "admission", "commit", "draft"]))
     def fail(self, what: str) -> None:
-        self.world.fail(what)
-
-    @rule(what=st.sampled_from(["commit", "draft"]))
-    def fail_well(self, what: str) -> None:
         self.world.fail(what)
 
     @rule()
@@ -530,8 +547,8 @@ TestOneServer = EngineMachine.TestCase
 TestTwoServers = NeighboursMachine.TestCase
 TestDeafServers = DeafNeighboursMachine.TestCase
 TestOneServer.settings = settings(
-    max_examples=SOAK or 40, stateful_step_count=100 if SOAK else 40, deadline=None, suppress_health_check=CHECKS
+    max_examples=SOAK or 120, stateful_step_count=100 if SOAK else 50, deadline=None, suppress_health_check=CHECKS
 )
 TestTwoServers.settings = TestDeafServers.settings = settings(
-    max_examples=SOAK or 25, stateful_step_count=100 if SOAK else 40, deadline=None, suppress_health_check=CHECKS
+    max_examples=SOAK or 80, stateful_step_count=100 if SOAK else 50, deadline=None, suppress_health_check=CHECKS
 )
