@@ -15,6 +15,7 @@ MODULES: MappingProxyType[str, str] = MappingProxyType(
         "sign": "hmac_file_server.cli.sign:sign",
         "link": "hmac_file_server.cli.link:link",
         "files": "hmac_file_server.cli.files:files",
+        "sessions": "hmac_file_server.cli.sessions:sessions",
         "fsck": "hmac_file_server.cli.fsck:fsck",
     }
 )

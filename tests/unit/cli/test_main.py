@@ -48,6 +48,10 @@ def test_the_commands_are_those_of_the_interface() -> None:
         "files list",
         "files show",
         "files delete",
+        "sessions",
+        "sessions list",
+        "sessions show",
+        "sessions delete",
         "fsck",
     }
 
@@ -97,7 +101,7 @@ def test_wrong_usage_is_one_line_and_exit_2(run: Run, arguments: list[str], said
     assert "--help" in result.err
 
 
-@pytest.mark.parametrize("arguments", [[], ["config"], ["files"]])
+@pytest.mark.parametrize("arguments", [[], ["config"], ["files"], ["sessions"]])
 def test_a_group_alone_shows_its_help_and_exit_2(run: Run, arguments: list[str]) -> None:
     result = run(*arguments)
     assert result.code == 2
