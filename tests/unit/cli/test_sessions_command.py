@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TypeAlias
 
 import pytest
+from tests.fixtures.command_line import Run
 from tests.fixtures.sessions import checkpoint, made
-from tests.unit.cli.conftest import Run
 
 from hmac_file_server.clock import SystemClock
 from hmac_file_server.files.local import LocalFileStore
