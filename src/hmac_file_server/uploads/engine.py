@@ -439,7 +439,7 @@ class Engine:
 
     def _lose(self, session: Session, draft: Draft | None, tries: int) -> None:
         """Acknowledged bytes are not there any more: somebody else touched the storage. Say so, once and for all."""
-        self._log("upload_lost", upload=session.id, received=session.received)
+        self._log("upload_lost", upload=label(session.id), received=session.received)
         refusal = UploadRefused("upload_lost", "Bytes of this upload were removed from the storage; begin it anew.")
         receipt = Receipt(
             path=session.path, filename=session.filename, size=0, code=refusal.code, detail=refusal.detail
@@ -1072,7 +1072,7 @@ class Engine:
         try:
             self._hash(upload)
         except StorageError as error:
-            self._log("upload_hash_failed", upload=upload.id, error=repr(error))
+            self._log("upload_hash_failed", upload=label(upload.id), error=repr(error))
         finally:
             with upload.lock:
                 upload.hashing = False
@@ -1186,7 +1186,7 @@ class Engine:
         with upload.lock:
             upload.happen(Event.PUT_OFF)
             waiters, upload.waiters = upload.waiters, []
-        self._log("publish_put_off", upload=upload.id, reason=failure.code)
+        self._log("publish_put_off", upload=label(upload.id), reason=failure.code)
         if isinstance(failure, StorageFailed):
             # A draft whose sync failed is of no more use to anybody; the next request opens it anew.
             self._broken(upload)
@@ -1438,7 +1438,7 @@ class Engine:
                 with found.lock:
                     resting = not self._busy(found) and found.expires <= self.now()
                 if resting:
-                    self._log("upload_expired", upload=session.id)
+                    self._log("upload_expired", upload=label(session.id))
                     self._end(found, Event.EXPIRE, _nobody)
 
         self.open(session.id, opened, ask=False)
@@ -1461,7 +1461,7 @@ class Engine:
             session = self._store.get(name)
             over = name in old if session is None else session.state != OPEN
             if over and self._files.drop_draft(name):
-                self._log("draft_swept", upload=name)
+                self._log("draft_swept", upload=label(name))
 
     def close(self) -> None:
         """Let go of every upload; transfers must have been ended. Blocks for what is under way. Idempotent."""
@@ -1513,6 +1513,12 @@ def _holds(draft: Draft, session: Session) -> bool:
         return True
     end = session.ranges[-1][1]
     return len(draft.read_at(end - 1, 1)) == 1
+
+
+def label(upload_id: str) -> str:
+    """An upload's id as the log may have it: the whole is a credential, its beginning tells uploads apart."""
+    stamp, _, token = upload_id.partition("_")
+    return f"{stamp}_{token[:6]}"
 
 
 def mismatch() -> UploadRefused:
