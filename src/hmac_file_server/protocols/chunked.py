@@ -46,6 +46,8 @@ _KIB: Final = 1024
 _NUMBER: Final = re.compile(rb"0|[1-9][0-9]{0,17}")
 _SECONDS: Final = re.compile(r"[0-9]{1,6}(?:\.[0-9]{1,6})?")
 _KEY_BYTES: Final = 255
+_BAD_ENDS: Final = frozenset({State.FAILED, State.EXPIRED})
+_UNENDED: Final = frozenset({State.OPEN, State.PUBLISHING})
 _NO_STORE: Final = b"Cache-Control: no-store\r\n"
 
 
@@ -105,7 +107,7 @@ def _create(app: "Application", exchange: Exchange) -> None:
     if length > limit:
         refuse(exchange, "too_large", f"The file may have at most {limit} bytes.")
         return
-    filename = app.clean_name(grant.filename or file_name(name))
+    filename = app.clean_name(file_name(name))
     declared = media_type(request.header(b"content-type"))
     if declared == OCTET_STREAM and grant.media_type is None:
         # What clients send who were not told the type; the name's extension says more.
@@ -153,8 +155,8 @@ def file_name(value: bytes) -> str:
 def _created(app: "Application", exchange: Exchange, result: Progress | Failure) -> Response:
     if not isinstance(result, Progress):
         return failure(exchange, result)
-    if result.state is State.FAILED:
-        return _ended_badly(exchange, result)
+    if result.state in _BAD_ENDS:
+        return ended_badly(exchange, result)
     size = result.chunk_size or 1
     length = result.length or 0
     status_path = "/upload-status" if exchange.request.path == "/chunked-upload" else "/upload/status"
@@ -207,7 +209,11 @@ def _opened(
     if not isinstance(found, Upload | Progress):
         exchange.respond(failure(exchange, found))
         return
-    exchange.owner = found.details.owner if isinstance(found, Upload) else None
+    exchange.owner = found.details.owner
+    if isinstance(found, Progress) and found.state is not State.COMPLETE:
+        # No chunk can be right or wrong any more.
+        exchange.respond(ended_badly(exchange, found))
+        return
     length, size = found.length or 0, found.chunk_size or 1
     body = exchange.request.content_length
     if body is None and not exchange.request.chunked:
@@ -231,14 +237,8 @@ def _opened(
         return
     if left <= 0 or (body is not None and body != left):
         expected = max(0, left)
-        exchange.respond(
-            problem(
-                exchange,
-                "bad_chunk_length",
-                f"Chunk {number} has {lane[1] - start} bytes, {expected} of them from this offset.",
-                expected=expected,
-            )
-        )
+        detail = f"Chunk {number} has {lane[1] - start} bytes, {expected} of them from this offset."
+        exchange.respond(_wrong_length(exchange, detail, expected))
         return
     if isinstance(found, Progress):
         _repeat(app, exchange, number, begin, left, digest, found)
@@ -266,17 +266,41 @@ def _nothing_to_add(
         [] if progress.complete else missing_chunks(progress.ranges, progress.chunk_size or 1, progress.length or 0)
     )
     if any(first <= number <= last for first, last in missing):
-        expected = lane[1] - lane[0]
-        detail = f"Chunk {number} is not there yet."
-        exchange.respond(problem(exchange, "bad_chunk_length", detail, expected=expected))
-    else:
-        exchange.respond(_receipt(app, exchange, number, progress))
+        exchange.respond(_wrong_length(exchange, f"Chunk {number} is not there yet.", lane[1] - lane[0]))
+        return
+
+    def ended(end: BodyEnd) -> None:
+        if end.cut is not None:
+            exchange.respond(_cut(exchange, end, 0))
+        elif isinstance(found, Upload):
+            # Whole, perhaps, and only its publishing was put off.
+            app.engine.complete(found, answer)
+        else:
+            answer(found)
+
+    def answer(result: Progress | Failure) -> None:
+        exchange.respond_soon(_receipt(app, exchange, number, result))
+
+    # A body that does not say how long it is may have some all the same.
+    exchange.receive(_NoBytes(), ended, limit=0)
+
+
+class _NoBytes:
+    """The sink of a body that has none."""
+
+    def write(self, view: memoryview) -> None:
+        """See `BodySink`. Raises UploadRefused."""
+        raise UploadRefused("bad_chunk_length", f"There are {len(view)} bytes too many.")
+
+
+def _wrong_length(exchange: Exchange, detail: str, expected: int) -> Response:
+    return problem(exchange, "bad_chunk_length", detail, expected=expected)
 
 
 def _adopt(app: "Application", found: Upload | Progress, body: int) -> bool:
     """Whether the body's length is the session's chunk size from now on."""
     length = found.length or 0
-    if not isinstance(found, Upload) or not 0 < body < length or -(-length // body) > CHUNKS_MAX:
+    if not isinstance(found, Upload) or not 0 < body <= length or -(-length // body) > CHUNKS_MAX:
         return False
     return app.engine.adopt(found, body)
 
@@ -302,13 +326,10 @@ def _claimed(
         if end.cut is not None:
             # The answer is for a client that is still there; what came is kept whatever becomes of it.
             app.engine.cut(lease)
-            exchange.respond(body_failure(exchange, end))
+            exchange.respond(_cut(exchange, end, left))
         elif lease.position != lease.lane[1]:
             app.engine.cut(lease)
-            expected = lease.lane[1] - begin
-            exchange.respond(
-                problem(exchange, "bad_chunk_length", f"The body must have {expected} bytes.", expected=expected)
-            )
+            exchange.respond(_wrong_length(exchange, f"The body must have {left} bytes.", left))
         else:
             app.engine.finish(lease, answer)
 
@@ -316,6 +337,13 @@ def _claimed(
         exchange.respond_soon(_receipt(app, exchange, number, result))
 
     exchange.receive(lease, ended, limit=left)
+
+
+def _cut(exchange: Exchange, end: BodyEnd, expected: int) -> Response:
+    """The answer to a body of a chunk that did not come whole, or was longer than it had said."""
+    if end.cut is BodyCut.TOO_LARGE:
+        return _wrong_length(exchange, f"The body must have {expected} bytes.", expected)
+    return body_failure(exchange, end)
 
 
 def _repeat(
@@ -329,7 +357,8 @@ def _repeat(
 ) -> None:
     """A chunk of an upload that has ended: the same bytes get the same answer, others are told so."""
     if progress.state is not State.COMPLETE:
-        exchange.respond(_ended_badly(exchange, progress))
+        # It ended while the claim waited.
+        exchange.respond(ended_badly(exchange, progress))
         return
     try:
         body = RepeatedBody(app.store, app.stored_path(progress.path), begin, digest)
@@ -340,7 +369,9 @@ def _repeat(
     def ended(end: BodyEnd) -> None:
         body.close()
         if end.cut is not None:
-            exchange.respond(body_failure(exchange, end))
+            exchange.respond(_cut(exchange, end, length))
+        elif end.received != length:
+            exchange.respond(_wrong_length(exchange, f"The body must have {length} bytes.", length))
         elif digest is not None and not digest.matches():
             exchange.respond(failure(exchange, mismatch()))
         else:
@@ -352,8 +383,8 @@ def _repeat(
 def _receipt(app: "Application", exchange: Exchange, number: int, result: Progress | Failure) -> Response:
     if not isinstance(result, Progress):
         return failure(exchange, result)
-    if result.state is State.FAILED:
-        return _ended_badly(exchange, result)
+    if result.state in _BAD_ENDS:
+        return ended_badly(exchange, result)
     document: dict[str, object] = {"success": True, "chunk": number, **_figures(result)}
     document["received"] = result.ranges
     if result.complete:
@@ -384,7 +415,7 @@ class _Poll:
         progress = self._progress()
         if progress is None:
             return
-        if not self._wait or progress.state is not State.OPEN:
+        if not self._wait or progress.state not in _UNENDED:
             self._answer(progress)
             return
         self._version = _mark(progress)
@@ -400,7 +431,7 @@ class _Poll:
         progress = self._progress()
         if progress is None:
             self._stop()
-        elif progress.state is State.COMPLETE or _mark(progress) != self._version:
+        elif progress.state not in _UNENDED or _mark(progress) != self._version:
             self._answer(progress)
 
     def _over(self) -> None:
@@ -422,7 +453,7 @@ class _Poll:
 
     def _answer(self, progress: Progress) -> None:
         self._stop()
-        self._exchange.respond(_status(self._app, self._exchange, progress))
+        self._exchange.respond(describe(self._app, self._exchange, progress))
 
     def _stop(self) -> None:
         unwatch, self._unwatch = self._unwatch, None
@@ -434,9 +465,10 @@ def _mark(progress: Progress) -> tuple[int, int]:
     return progress.received, len(progress.ranges)
 
 
-def _status(app: "Application", exchange: Exchange, progress: Progress) -> Response:
-    if progress.state in {State.FAILED, State.EXPIRED}:
-        return _ended_badly(exchange, progress)
+def describe(app: "Application", exchange: Exchange, progress: Progress) -> Response:
+    """How far an upload is, in JSON, whatever protocol began it; or why it ended badly."""
+    if progress.state in _BAD_ENDS:
+        return ended_badly(exchange, progress)
     size = progress.chunk_size or 1
     total = -(-(progress.length or 0) // size)
     missing = missing_chunks(progress.ranges, size, progress.length or 0)
@@ -477,7 +509,7 @@ def _figures(progress: Progress) -> dict[str, object]:
     received = progress.received
     return {
         "uploaded_bytes": received,
-        "total_size": length,
+        "total_size": progress.length,
         "progress": received / length if length else 1.0 if progress.complete else 0.0,
         "completed": progress.complete,
     }
@@ -496,7 +528,7 @@ def _file(app: "Application", progress: Progress) -> dict[str, object]:
     return document
 
 
-def _ended_badly(exchange: Exchange, progress: Progress) -> Response:
+def ended_badly(exchange: Exchange, progress: Progress) -> Response:
     receipt = progress.receipt
     if progress.state is State.EXPIRED or receipt is None:
         return problem(exchange, "upload_expired", "The upload was not continued in time; begin it anew.")
