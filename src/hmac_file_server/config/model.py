@@ -115,7 +115,13 @@ class Uploads:
         True, kinds.SWITCH, "Offer the chunk protocol at /upload/chunked.", live=True
     )
     resumable_uploads_enabled: bool = _setting(
-        True, kinds.SWITCH, "Offer tus and the IETF resumable upload protocol.", live=True, planned=True
+        True, kinds.SWITCH, "Offer tus and the IETF resumable upload protocol.", live=True
+    )
+    interim_responses: bool = _setting(
+        True,
+        kinds.SWITCH,
+        "Tell clients of the IETF protocol where to resume, and how far they are, while they send (104).",
+        live=True,
     )
     chunk_size: int = _setting(
         "5MB", kinds.size(KIB, 5 * GIB), "Chunk size that new upload sessions are told.", live=True

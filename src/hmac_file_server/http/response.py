@@ -8,6 +8,7 @@ from email.utils import formatdate
 from typing import Any, Final, Protocol
 
 REASONS: Final[dict[int, bytes]] = {s.value: s.phrase.encode("ascii") for s in http.HTTPStatus}
+REASONS[104] = b"Upload Resumption Supported"
 REASONS[413] = b"Content Too Large"
 REASONS[416] = b"Range Not Satisfiable"
 REASONS[422] = b"Unprocessable Content"

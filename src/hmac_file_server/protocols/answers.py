@@ -52,7 +52,14 @@ PROBLEMS: Final[dict[str, tuple[int, str]]] = {
     "upload_expired": (410, "Upload expired"),
     "upload_lost": (410, "Upload lost"),
     "length_conflict": (400, "Another length"),
+    "offset_mismatch": (409, "Another offset"),
+    "not_partial_upload": (415, "Not a partial upload"),
     "part_missing": (404, "A part is missing"),
+    "made_of_parts": (403, "Made of parts"),
+    "tus_version": (412, "Other version of tus"),
+    "content_type_refused": (415, "Content-Type not accepted"),
+    "checksum_unsupported": (400, "Unknown checksum algorithm"),
+    "checksum_mismatch": (460, "Checksum Mismatch"),
     "key_reused": (422, "Idempotency key reused"),
     "too_many_sessions": (429, "Too many uploads"),
     "network_changed": (408, "Network changed"),
@@ -97,8 +104,8 @@ _REQUEST_FIELDS: Final = (
 _EXPOSED: Final = (
     b"Content-Length, Content-Range, Content-Disposition, ETag, Accept-Ranges, Location, Retry-After, "
     b"X-Request-ID, Tus-Resumable, Tus-Version, Tus-Extension, Tus-Max-Size, Tus-Checksum-Algorithm, "
-    b"Upload-Offset, Upload-Length, Upload-Expires, Upload-Complete, Upload-Incomplete, Upload-Limit, "
-    b"Upload-Draft-Interop-Version, Repr-Digest"
+    b"Upload-Offset, Upload-Length, Upload-Defer-Length, Upload-Metadata, Upload-Concat, Upload-Expires, "
+    b"Upload-Complete, Upload-Incomplete, Upload-Limit, Upload-Draft-Interop-Version, Repr-Digest"
 )
 
 COMMON_HEAD: Final = (

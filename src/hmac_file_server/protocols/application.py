@@ -8,7 +8,7 @@ from collections.abc import Callable
 from importlib import resources
 from typing import Any, Final
 
-from hmac_file_server.auth import Gate, Grant, Operation, Refusal
+from hmac_file_server.auth import Gate, Grant, Operation, Refusal, SignedRequest
 from hmac_file_server.clock import Clock
 from hmac_file_server.config import Settings
 from hmac_file_server.config.base_paths import BasePaths
@@ -159,9 +159,9 @@ class Application:
 
     # ---- what several protocols ask
 
-    def permit(self, exchange: Exchange, operation: Operation) -> Grant | None:
-        """The gate's grant; None after a refusal was logged and answered."""
-        grant = self.gate.authorise(exchange.request, operation)
+    def permit(self, exchange: Exchange, operation: Operation, signed: SignedRequest | None = None) -> Grant | None:
+        """The gate's grant; None after a refusal was logged and answered. `signed`: what it is to judge instead."""
+        grant = self.gate.authorise(exchange.request if signed is None else signed, operation)
         if isinstance(grant, Refusal):
             self.log_refusal(exchange, grant)
             deny(exchange, grant)
@@ -251,7 +251,19 @@ class Application:
                 refuse(exchange, "length_required", "Content-Length is needed.")
                 return None
             length = 0
-        if request.header(b"content-range") is not None:
+        return self.plan_of(exchange, grant, path, length, declared, None)
+
+    def plan_of(
+        self,
+        exchange: Exchange,
+        grant: Grant,
+        path: StoragePath,
+        length: int | None,
+        declared: str | None,
+        filename: str | None,
+    ) -> Plan | None:
+        """The plan of a file of so many bytes, None when that is not known; None after having refused it."""
+        if exchange.request.header(b"content-range") is not None:
             refuse(exchange, "coding_refused", "A part of a file cannot be put here (Content-Range).")
             return None
         if grant.exact_size is not None and length != grant.exact_size:
@@ -269,7 +281,7 @@ class Application:
         if not grant.covers(path):
             refuse(exchange, "path_not_permitted", "The permission does not cover this path.")
             return None
-        return self.plan_for(grant, path, length, declared, None)
+        return self.plan_for(grant, path, length, declared, filename)
 
     def plan_for(
         self, grant: Grant, path: StoragePath, size: int | None, declared: str | None, filename: str | None

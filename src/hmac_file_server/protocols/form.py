@@ -9,6 +9,7 @@ from msgspec.structs import replace
 from hmac_file_server.auth import Grant, Operation
 from hmac_file_server.files.contract import PathRefused, StorageError
 from hmac_file_server.http import BodyEnd, Exchange, Response
+from hmac_file_server.protocols import resumable
 from hmac_file_server.protocols.answers import (
     body_failure,
     failure,
@@ -43,6 +44,9 @@ class FormRefused(Exception):  # noqa: N818 - a refusal, not a fault
 def post_form(app: "Application", exchange: Exchange) -> None:
     """Store the file of the form under a path of the server's choosing."""
     request = exchange.request
+    if _boundary(request.header(b"content-type") or b"") is None and resumable.creation_of(app, request) is not None:
+        resumable.create(app, exchange)
+        return
     grant = app.permit(exchange, Operation.UPLOAD)
     if grant is None or not app.admits(exchange):
         return

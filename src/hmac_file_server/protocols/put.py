@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Final
 from hmac_file_server.auth import Grant, Operation
 from hmac_file_server.files.contract import Entry, Outcome, PathRefused, StorageError, StorageFull, StoragePath
 from hmac_file_server.http import BodyEnd, Exchange, Response
+from hmac_file_server.protocols import resumable
 from hmac_file_server.protocols.answers import (
     body_failure,
     failure,
@@ -14,6 +15,7 @@ from hmac_file_server.protocols.answers import (
     refuse,
 )
 from hmac_file_server.protocols.media import media_type, well_formed
+from hmac_file_server.protocols.resources import RESOURCES
 from hmac_file_server.uploads import EXISTS, Plan, Result, SingleUpload, Stored, UploadRefused
 
 if TYPE_CHECKING:
@@ -33,18 +35,24 @@ RESERVED: Final = frozenset(
         "/upload/status",
         "/upload-status",
         "/uploader.js",
+        "/tus",
     }
 )
-"""Paths of endpoints, where no file is stored."""
+"""Paths of endpoints, where no file is stored. Nothing is stored below `/tus/` either."""
 
 
 def put(app: "Application", exchange: Exchange) -> None:
     """Store the body under the request's path."""
     request = exchange.request
-    grant = app.permit(exchange, Operation.PUT)
+    fields = request.fields
+    creation = None
+    if b"upload-complete" in fields or b"upload-incomplete" in fields:
+        creation = resumable.creation_of(app, request)
+    signed = None if creation is None else resumable.signed(request, creation)
+    grant = app.permit(exchange, Operation.PUT, signed)
     if grant is None:
         return
-    if request.path in RESERVED:
+    if request.path in RESERVED or request.path.startswith(RESOURCES):
         # A file stored here could never be read, or would stand in the way of an endpoint.
         refuse(exchange, "method_not_allowed", "No file can be put here.", b"Allow: GET, HEAD, POST, OPTIONS\r\n")
         return
@@ -61,6 +69,9 @@ def put(app: "Application", exchange: Exchange) -> None:
         exchange.respond(failure(exchange, error))
         return
     declared = _declared(exchange) if grant.media_type is None else well_formed(grant.media_type)
+    if creation is not None:
+        resumable.put(app, exchange, grant, path, creation, declared, bare=grant.scheme in _SLOT_SCHEMES)
+        return
     plan = app.plan(exchange, grant, path, request.content_length, declared)
     if plan is not None:
         receive(app, exchange, grant, plan)

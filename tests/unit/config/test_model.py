@@ -13,7 +13,7 @@ INTERFACE = {
     "trusted_proxies networkevents enable_dynamic_workers worker_scale_up_thresh worker_scale_down_thresh mptcp "
     "tls_certificate tls_key",
     "workers": "numworkers max_workers uploadqueuesize",
-    "uploads": "chunked_uploads_enabled resumable_uploads_enabled chunk_size max_resumable_age "
+    "uploads": "chunked_uploads_enabled resumable_uploads_enabled interim_responses chunk_size max_resumable_age "
     "max_sessions_per_owner allowed_extensions durability",
     "timeouts": "readtimeout writetimeout idletimeout header_timeout stall_timeout min_rate",
     "deduplication": "enabled maxsize hash",
