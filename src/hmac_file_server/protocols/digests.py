@@ -40,7 +40,8 @@ class BodyDigest:
 def body_digest(request: Request) -> BodyDigest | None:
     """The digest announced for the body by an algorithm that is known here; None when there is none.
 
-    Raises HttpError 400 `bad_digest` for a field that is malformed, or a digest of the wrong length.
+    Of several, one is enough to know. Raises HttpError 400 `bad_digest` for a field that is malformed, or a digest
+    of the wrong length.
     """
     for name, pattern in ((b"content-digest", _MEMBER), (b"digest", _INSTANCE)):
         value = request.header(name)
@@ -48,13 +49,18 @@ def body_digest(request: Request) -> BodyDigest | None:
             continue
         if len(value) > _LONGEST or not value.isascii():
             raise _bad()
+        found: dict[str, bytes] = {}
         for member in value.decode("ascii").split(","):
             match = pattern.fullmatch(member.strip(" \t"))
             if match is None:
                 raise _bad()
             algorithm = match[1].lower()
             if algorithm in _HASHES:
-                return BodyDigest(algorithm, _decoded(match[2], _SIZES[algorithm]))
+                # Of two of one name the last counts (RFC 9651 section 4.2.2).
+                found[algorithm] = _decoded(match[2], _SIZES[algorithm])
+        for algorithm in _HASHES:
+            if algorithm in found:
+                return BodyDigest(algorithm, found[algorithm])
     return None
 
 
