@@ -1,0 +1,429 @@
+"""Resumable uploads of the IETF over real sockets: every version, from the slot to the published file."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import itertools
+from collections.abc import Mapping
+
+import pytest
+from tests.fixtures import slots
+from tests.fixtures.content import content
+from tests.fixtures.server import Answer, FileServer
+from tests.server import signatures
+from tests.server.wire import Wire
+
+VERSIONS = (None, 3, 4, 5, 6, 7, 8, 9, 12)
+_names = itertools.count()
+
+
+def new_name() -> str:
+    return f"resumable/{next(_names)}.bin"
+
+
+class Draft:
+    """How a client of one version spells its requests."""
+
+    def __init__(self, version: int | None) -> None:
+        self.version = version
+
+    @property
+    def field(self) -> str:
+        return "upload-incomplete" if self.version == 3 else "upload-complete"
+
+    @property
+    def ends_by_length(self) -> bool:
+        return self.version is not None and self.version <= 6
+
+    def completeness(self, *, complete: bool) -> str:
+        return "?1" if complete != (self.version == 3) else "?0"
+
+    def headers(self, *, complete: bool | None = None, **more: str) -> dict[str, str]:
+        headers = {} if self.version is None else {"Upload-Draft-Interop-Version": str(self.version)}
+        if complete is not None:
+            headers[self.field.title()] = self.completeness(complete=complete)
+        return headers | {name.replace("_", "-"): value for name, value in more.items()}
+
+    def appends(self, offset: int, *, complete: bool, **more: str) -> dict[str, str]:
+        headers = self.headers(complete=complete, Upload_Offset=str(offset), **more)
+        if self.version is None or self.version >= 6:
+            headers["Content-Type"] = "application/partial-upload"
+        return headers
+
+    def is_complete(self, answer: Answer) -> bool:
+        value = answer.headers[self.field]
+        assert value in {"?0", "?1"}
+        return value == self.completeness(complete=True)
+
+
+@pytest.fixture(params=VERSIONS, ids=lambda version: f"version {version}")
+def draft(request: pytest.FixtureRequest) -> Draft:
+    return Draft(request.param)
+
+
+def send(
+    server: FileServer, method: str, target: str, body: bytes = b"", headers: Mapping[str, str] | None = None
+) -> Answer:
+    """One request; interim answers, which http.client would take for the last one, are passed over."""
+    fields = dict(headers or {})
+    if method in {"PUT", "POST", "PATCH"}:
+        fields["Content-Length"] = str(len(body))
+    with Wire(server) as wire:
+        wire.head(method, target, fields)
+        wire.send(body)
+        return wire.answer(bodiless=method == "HEAD")
+
+
+def slot(name: str, size: int) -> str:
+    return slots.target(name, slots.v1(name, size))
+
+
+def stored(server: FileServer, name: str) -> bytes:
+    return (server.storage / name).read_bytes()
+
+
+def create(server: FileServer, draft: Draft, name: str, size: int, body: bytes = b"", **more: str) -> Answer:
+    headers = draft.headers(complete=False, Upload_Length=str(size), **more)
+    answer = send(server, "PUT", slot(name, size), body, headers)
+    assert answer.status == 201, answer
+    assert not draft.is_complete(answer)
+    assert answer.headers["upload-offset"] == str(len(body))
+    return answer
+
+
+def place(answer: Answer) -> str:
+    location = answer.headers["location"]
+    assert location.startswith("/tus/")
+    return location
+
+
+def test_a_slot_is_filled_by_appending(module_server: FileServer, draft: Draft) -> None:
+    data, name = content(300_000, "resumable"), new_name()
+    location = place(create(module_server, draft, name, len(data), data[:100_000]))
+    asked = send(module_server, "HEAD", location, headers=draft.headers())
+    assert asked.status == 204
+    assert asked.headers["upload-offset"] == "100000"
+    assert asked.headers["upload-length"] == "300000"
+    assert asked.headers["cache-control"] == "no-store"
+    assert not draft.is_complete(asked)
+    assert not (module_server.storage / name).exists()
+    more = send(module_server, "PATCH", location, data[100_000:200_000], draft.appends(100_000, complete=False))
+    assert more.status == 204
+    assert more.headers["upload-offset"] == "200000"
+    assert not draft.is_complete(more)
+    last = send(module_server, "PATCH", location, data[200_000:], draft.appends(200_000, complete=True))
+    assert (last.status, last.body) == (201, b"")
+    assert draft.is_complete(last)
+    assert last.headers["upload-offset"] == "300000"
+    assert stored(module_server, name) == data
+    after = send(module_server, "HEAD", location, headers=draft.headers())
+    assert after.status == 204
+    assert draft.is_complete(after)
+    assert after.headers["upload-offset"] == "300000"
+
+
+def test_a_slot_is_filled_at_once(module_server: FileServer, draft: Draft) -> None:
+    data, name = content(70_000, "resumable"), new_name()
+    answer = send(module_server, "PUT", slot(name, len(data)), data, draft.headers(complete=True))
+    assert (answer.status, answer.body) == (201, b"")
+    assert draft.is_complete(answer)
+    assert stored(module_server, name) == data
+
+
+def test_104_comes_first_and_names_the_resource(module_server: FileServer, draft: Draft) -> None:
+    data, name = content(50_000, "resumable"), new_name()
+    with Wire(module_server) as wire:
+        wire.head("PUT", slot(name, len(data)), draft.headers(complete=True, Content_Length=str(len(data))))
+        if draft.version is None:
+            wire.send(data)
+            answer = wire.next_answer()
+            assert answer.status == 201
+            return
+        early = wire.next_answer()
+        assert early.status == 104
+        assert early.headers["upload-draft-interop-version"] == str(draft.version)
+        location = place(early)
+        limit = early.headers.get("upload-limit")
+        if draft.version < 6:
+            assert limit is None
+        else:
+            key = "expires" if draft.version == 6 else "max-age"
+            assert limit is not None
+            assert f"{key}=8" in limit
+            assert "max-size=50000" in limit
+            assert "min-size=0" in limit
+        wire.send(data)
+        final = wire.answer()
+        assert (final.status, final.body) == (201, b"")
+        assert draft.is_complete(final)
+        assert stored(module_server, name) == data
+    assert draft.is_complete(send(module_server, "HEAD", location, headers=draft.headers()))
+
+
+def test_nobody_else_gets_a_104(module_server: FileServer) -> None:
+    for fields in (
+        {"Upload-Complete": "?1"},
+        {"Upload-Incomplete": "?0"},
+        {"Upload-Complete": "?1", "Upload-Draft-Interop-Version": "2"},
+        {"Upload-Complete": "?1", "Upload-Draft-Interop-Version": "six"},
+        {"Upload-Draft-Interop-Version": "8"},
+        {"Upload-Complete": "1", "Upload-Draft-Interop-Version": "8"},
+        {},
+    ):
+        name = new_name()
+        answer = module_server.request("PUT", slot(name, 5), b"hello", fields)
+        assert answer.status == 201, fields
+        assert stored(module_server, name) == b"hello"
+
+
+def test_a_reset_upload_goes_on_where_it_was(module_server: FileServer, draft: Draft) -> None:
+    data, name = content(3_000_000, "resumable"), new_name()
+    location = place(create(module_server, draft, name, len(data)))
+    wire = Wire(module_server)
+    wire.head("PATCH", location, draft.appends(0, complete=True, Content_Length=str(len(data))))
+    wire.send(data[:1_500_000])
+    # Still open, as far as the server knows: the newcomer ends it.
+    asked = send(module_server, "HEAD", location, headers=draft.headers())
+    offset = int(asked.headers["upload-offset"])
+    assert 0 < offset <= 1_500_000
+    with Wire(module_server) as other:
+        other.head("PATCH", location, draft.appends(offset, complete=True, Content_Length=str(len(data) - offset)))
+        other.send(data[offset:])
+        final = other.answer()
+    wire.reset()
+    assert final.status == 201
+    assert draft.is_complete(final)
+    assert stored(module_server, name) == data
+
+
+def test_the_wrong_offset_is_told_the_right_one(module_server: FileServer, draft: Draft) -> None:
+    data, name = content(10_000, "resumable"), new_name()
+    location = place(create(module_server, draft, name, len(data), data[:4000]))
+    for offset in (0, 3999, 4001, 10_000, 20_000):
+        answer = send(module_server, "PATCH", location, data[4000:], draft.appends(offset, complete=True))
+        assert answer.status == 409
+        assert answer.headers["upload-offset"] == "4000"
+        assert not draft.is_complete(answer)
+        problem = answer.json()
+        assert problem["type"] == "https://iana.org/assignments/http-problem-types#mismatching-upload-offset"
+        assert problem["expected-offset"] == 4000
+        assert problem["provided-offset"] == offset
+    last = send(module_server, "PATCH", location, data[4000:], draft.appends(4000, complete=True))
+    assert last.status == 201
+    assert stored(module_server, name) == data
+
+
+def test_the_last_answer_is_repeated(module_server: FileServer, draft: Draft) -> None:
+    data, name = content(10_000, "resumable"), new_name()
+    location = place(create(module_server, draft, name, len(data), data[:5000]))
+    first = send(module_server, "PATCH", location, data[5000:], draft.appends(5000, complete=True))
+    assert first.status == 201
+    for _ in range(3):
+        answer = send(module_server, "PATCH", location, b"", draft.appends(len(data), complete=True))
+        assert (answer.status, answer.body) == (201, b"")
+        assert draft.is_complete(answer)
+        assert answer.headers["upload-offset"] == "10000"
+    assert stored(module_server, name) == data
+
+
+def test_an_empty_file(module_server: FileServer, draft: Draft) -> None:
+    name = new_name()
+    headers = draft.headers(complete=False, Upload_Length="0")
+    begun = send(module_server, "PUT", slot(name, 0), b"", headers)
+    location = place(begun)
+    if draft.ends_by_length:
+        assert draft.is_complete(begun)
+        assert stored(module_server, name) == b""
+        return
+    assert not (module_server.storage / name).exists()
+    answer = send(module_server, "PATCH", location, b"", draft.appends(0, complete=True))
+    assert answer.status == 201
+    assert draft.is_complete(answer)
+    assert stored(module_server, name) == b""
+
+
+def test_a_signature_binds_the_whole_length(module_server: FileServer) -> None:
+    name = new_name()
+    draft = Draft(None)
+    for length in ("99", "101"):
+        headers = draft.headers(complete=False, Upload_Length=length)
+        assert send(module_server, "PUT", slot(name, 100), b"x" * 10, headers).status == 403
+    # Without a length there is nothing that the signature could be held against.
+    answer = send(module_server, "PUT", slot(name, 100), b"x" * 100, draft.headers(complete=False))
+    assert (answer.status, answer.json()["code"]) == (411, "length_required")
+    answer = send(module_server, "PUT", slot(name, 100), b"x" * 99, draft.headers(complete=True))
+    assert answer.status == 403
+
+
+def test_other_content_at_the_path_is_a_conflict(module_server: FileServer) -> None:
+    data, name = content(9000, "resumable"), new_name()
+    assert send(module_server, "PUT", slot(name, len(data)), data).status == 201
+    draft = Draft(None)
+    location = place(create(module_server, draft, name, len(data), data[:5000]))
+    answer = send(module_server, "PATCH", location, b"x" * 4000, draft.appends(5000, complete=True))
+    assert (answer.status, answer.json()["code"]) == (409, "exists")
+    assert draft.is_complete(answer)
+    again = send(module_server, "HEAD", location)
+    assert again.status == 409
+    location = place(create(module_server, draft, name, len(data), data[:5000]))
+    answer = send(module_server, "PATCH", location, data[5000:], draft.appends(5000, complete=True))
+    assert answer.status == 201
+    assert stored(module_server, name) == data
+
+
+def post(server: FileServer, target: str, body: bytes, headers: Mapping[str, str]) -> Answer:
+    signature = {"X-Signature": slots.x_signature(target)}
+    return send(server, "POST", target, body, {**signature, **headers})
+
+
+@pytest.mark.parametrize("target", ["/upload", "/tus/"])
+def test_a_posted_upload_gets_a_place_of_its_own(module_server: FileServer, target: str) -> None:
+    data = content(20_000, "resumable")
+    draft = Draft(None)
+    headers = draft.headers(complete=False, Content_Disposition='inline; filename="a b.txt"', Content_Type="text/plain")
+    begun = post(module_server, target, data[:7000], headers)
+    assert begun.status == 201
+    location = place(begun)
+    final = send(module_server, "PATCH", location, data[7000:], draft.appends(7000, complete=True))
+    assert final.status == (200 if target == "/upload" else 201)
+    receipt = final.json()
+    assert receipt["size"] == len(data)
+    assert receipt["filename"] == "a b.txt"
+    got = send(module_server, "GET", str(receipt["url"]))
+    assert got.body == data
+    assert got.headers["content-type"].startswith("text/plain")
+    again = send(module_server, "PATCH", location, b"", draft.appends(len(data), complete=True))
+    assert again.json() == receipt
+
+
+def test_lengths_that_disagree(module_server: FileServer) -> None:
+    draft = Draft(9)
+    name = new_name()
+    inconsistent = "https://iana.org/assignments/http-problem-types#inconsistent-upload-length"
+    headers = Draft(None).headers(complete=True, Upload_Length="10")
+    answer = send(module_server, "PUT", slot(name, 10), b"x" * 9, headers)
+    assert (answer.status, answer.json()["type"]) == (400, inconsistent)
+    location = place(create(module_server, Draft(None), name, 10, b"x" * 4))
+    again = draft.appends(4, complete=False, Upload_Length="11")
+    answer = send(module_server, "PATCH", location, b"x", again)
+    assert (answer.status, answer.json()["type"]) == (400, inconsistent)
+    short = send(module_server, "PATCH", location, b"x", draft.appends(4, complete=True))
+    assert (short.status, short.json()["type"]) == (400, inconsistent)
+
+
+def test_more_than_was_announced_ends_the_upload(module_server: FileServer) -> None:
+    draft = Draft(9)
+    for chunked in (False, True):
+        name = new_name()
+        location = place(create(module_server, Draft(None), name, 10, b"x" * 4))
+        with Wire(module_server) as wire:
+            if chunked:
+                wire.head("PATCH", location, draft.appends(4, complete=True, Transfer_Encoding="chunked"))
+                wire.send(b"7\r\n1234567\r\n0\r\n\r\n")
+            else:
+                wire.head("PATCH", location, draft.appends(4, complete=True, Content_Length="7"))
+                wire.send(b"1234567")
+            answer = wire.answer()
+        assert answer.status == 400
+        assert str(answer.json()["type"]).endswith("#inconsistent-upload-length")
+        assert send(module_server, "HEAD", location, headers=draft.headers()).status in {404, 410}
+        assert not (module_server.storage / name).exists()
+
+
+def test_the_type_is_mandatory_from_version_six(module_server: FileServer, draft: Draft) -> None:
+    data, name = content(100, "resumable"), new_name()
+    location = place(create(module_server, draft, name, len(data)))
+    headers = draft.appends(0, complete=True)
+    headers["Content-Type"] = "application/octet-stream"
+    answer = send(module_server, "PATCH", location, data, headers)
+    if draft.version is not None and draft.version < 6:
+        assert answer.status == 201
+    else:
+        assert answer.status == 415
+        assert answer.headers["accept-patch"] == "application/partial-upload"
+
+
+def test_a_length_that_becomes_known_at_the_end(module_server: FileServer, draft: Draft) -> None:
+    data = content(30_000, "resumable")
+    begun = post(module_server, "/tus/", data[:10_000], draft.headers(complete=False))
+    location = place(begun)
+    asked = send(module_server, "HEAD", location, headers=draft.headers())
+    assert "upload-length" not in asked.headers
+    more = send(module_server, "PATCH", location, data[10_000:20_000], draft.appends(10_000, complete=False))
+    assert more.status == 204
+    final = send(module_server, "PATCH", location, data[20_000:], draft.appends(20_000, complete=True))
+    assert final.status == 201
+    assert send(module_server, "GET", str(final.json()["url"])).body == data
+
+
+def test_the_old_versions_end_by_length(module_server: FileServer, draft: Draft) -> None:
+    data, name = content(1000, "resumable"), new_name()
+    location = place(create(module_server, draft, name, len(data), data[:400]))
+    answer = send(module_server, "PATCH", location, data[400:], draft.appends(400, complete=False))
+    if draft.ends_by_length:
+        assert answer.status == 201
+        assert draft.is_complete(answer)
+        assert stored(module_server, name) == data
+    else:
+        assert answer.status == 204
+        assert not draft.is_complete(answer)
+        assert not (module_server.storage / name).exists()
+
+
+def test_cancellation(module_server: FileServer, draft: Draft) -> None:
+    data, name = content(1000, "resumable"), new_name()
+    location = place(create(module_server, draft, name, len(data), data[:400]))
+    assert send(module_server, "DELETE", location, headers=draft.headers()).status == 204
+    assert send(module_server, "HEAD", location, headers=draft.headers()).status == 404
+    answer = send(module_server, "PATCH", location, data[400:], draft.appends(400, complete=True))
+    assert (answer.status, answer.json()["code"]) == (404, "upload_not_found")
+
+
+def digest(data: bytes, algorithm: str = "sha-256") -> str:
+    raw = hashlib.new(algorithm.replace("-", ""), data).digest()
+    return f"{algorithm}=:{base64.b64encode(raw).decode()}:"
+
+
+def test_a_body_that_is_not_its_digest_is_not_appended(module_server: FileServer) -> None:
+    data, name = content(1000, "resumable"), new_name()
+    draft = Draft(9)
+    location = place(create(module_server, Draft(None), name, len(data), data[:400]))
+    bad = draft.appends(400, complete=True, Content_Digest=digest(b"other"))
+    answer = send(module_server, "PATCH", location, data[400:], bad)
+    assert (answer.status, answer.json()["code"]) == (400, "digest_mismatch")
+    assert send(module_server, "HEAD", location, headers=draft.headers()).headers["upload-offset"] == "400"
+    good = draft.appends(400, complete=True, Content_Digest=digest(data[400:]))
+    assert send(module_server, "PATCH", location, data[400:], good).status == 201
+    assert stored(module_server, name) == data
+
+
+def test_what_is_asked_without_a_word_of_the_draft(module_server: FileServer) -> None:
+    data, name = content(1000, "resumable"), new_name()
+    location = place(create(module_server, Draft(None), name, len(data), data[:400]))
+    seen = send(module_server, "GET", location)
+    assert seen.status == 200
+    document = seen.json()
+    assert (document["offset"], document["length"], document["complete"]) == (400, 1000, False)
+    assert seen.headers["upload-offset"] == "400"
+    assert send(module_server, "HEAD", location).headers["upload-offset"] == "400"
+
+
+def test_offsets_have_no_place_in_a_question(module_server: FileServer) -> None:
+    location = place(create(module_server, Draft(None), new_name(), 10, b"x"))
+    for headers in ({"Upload-Offset": "1"}, {"Upload-Complete": "?0"}):
+        assert send(module_server, "HEAD", location, headers=headers).status == 400
+
+
+def test_a_strong_signature_binds_the_whole_upload(module_server: FileServer) -> None:
+    data, name = content(5000, "resumable"), new_name()
+    draft = Draft(None)
+    target = f"/upload/{name}"
+    headers = draft.headers(complete=False, Upload_Length="5000")
+    signed = signatures.strong("PUT", target, 5000)
+    begun = send(module_server, "PUT", target, data[:1000], {**headers, **signed})
+    assert begun.status == 201
+    final = send(module_server, "PATCH", place(begun), data[1000:], draft.appends(1000, complete=True))
+    assert final.status == 201
+    assert final.json()["size"] == 5000
+    assert stored(module_server, name) == data
