@@ -1032,6 +1032,7 @@ class Connection(asyncio.BufferedProtocol):
         self._exchange = None
         self._own = _NO_SPAN
         self._relay = Relay(self._transport, near, self._relayed)
+        self.listener.relays.add(self._relay)
         if not self._write_paused:
             self._relay.start()
         return True

@@ -6,6 +6,7 @@ import logging
 import secrets
 import socket
 import ssl
+import weakref
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -14,6 +15,7 @@ from hmac_file_server.http.connection import Connection, State
 from hmac_file_server.http.exchange import Exchange
 from hmac_file_server.http.limits import Limits
 from hmac_file_server.http.presence import Presence
+from hmac_file_server.http.relay import Relay
 from hmac_file_server.http.response import CommonFields
 
 _log = logging.getLogger(__name__)
@@ -70,6 +72,8 @@ class Listener:
         self.collecting = 0
         self.draining = False
         self.paused: set[str] = set()
+        # Some outlive their connections, until what a client had sent before it left has been taken.
+        self.relays: weakref.WeakSet[Relay] = weakref.WeakSet()
         self._event_loop = asyncio.get_running_loop()
         self.now = self._event_loop.time
         self.call_later_turn: Callable[..., Any] = self._event_loop.call_soon
@@ -223,6 +227,8 @@ class Listener:
                 await asyncio.wait_for(self._emptied.wait(), 2.0)
         for connection in list(self.connections):
             connection.abort()
+        for relay in list(self.relays):
+            relay.close()
         self._stopped = True
         if self._sweeper is not None:
             self._sweeper.cancel()

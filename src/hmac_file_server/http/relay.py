@@ -24,6 +24,7 @@ class Relay:
     """
 
     __slots__ = (
+        "__weakref__",
         "_client_gone",
         "_event_loop",
         "_on_end",

@@ -315,7 +315,7 @@ def test_a_handed_over_exchange_is_out_of_reach(start: Start, caplog: pytest.Log
     with caplog.at_level(logging.WARNING), two.first.connect() as sock:
         sock.sendall(put("/to/a", b"abc"))
         read_until(sock, b"3")
-        assert held[0].answered
+        wait_until(lambda: held[0].answered, "it is gone here")
         assert not two.first.call(lambda: held[0].hand_over(two.give))
     wait_until(lambda: two.second.connections() == 0, "the connection is gone")
     assert (two.first.done, two.first.gone, caplog.records) == ([], [], [])
