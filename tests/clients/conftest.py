@@ -13,7 +13,7 @@ from tests.fixtures.server import FileServer
 
 StartRelay = Callable[[FileServer, int], Relay]
 
-pytest.register_assert_rewrite("tests.clients.arrivals")
+pytest.register_assert_rewrite("tests.clients.arrivals", "tests.clients.uppy")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
