@@ -1002,8 +1002,9 @@ class Engine:
             leaving = lease.leaving and not lease.committing
             overdue = [other for other in upload.leases if other.overdue and lease in other.waiting_for]
         self._ledger.shrink(upload.id, left)
-        if result is False:
-            # The store knows another epoch: some other server has charge of it.
+        if result is not True:
+            # The store knows another epoch, so some other server has charge of it; or it may have recorded
+            # these bytes, and they must not be written over.
             self._drop(upload)
         if behind:
             self._submit(functools.partial(self._catch_up, upload))
