@@ -181,13 +181,15 @@ def _chunk(app: "Application", exchange: Exchange) -> None:
     request = exchange.request
     upload_id = _upload_id(exchange)
     number = request.header(b"x-chunk-number")
-    offset = request.header(b"x-chunk-offset") or b"0"
+    offset = request.header(b"x-chunk-offset")
     if upload_id is None:
         return
     if number is None or _NUMBER.fullmatch(number) is None:
         refuse(exchange, "bad_chunk_number", "X-Chunk-Number must be the number of a chunk, from 0.")
         return
-    if _NUMBER.fullmatch(offset) is None:
+    if offset is None:
+        offset = b"0"
+    elif _NUMBER.fullmatch(offset) is None:
         refuse(exchange, "bad_field", "X-Chunk-Offset must be a number of bytes into the chunk.")
         return
     digest = body_digest(request)

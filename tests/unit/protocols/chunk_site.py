@@ -17,6 +17,8 @@ from hmac_file_server.config import Settings
 from hmac_file_server.files.contract import FileStore, StoragePath
 from hmac_file_server.http import BodyCut, BodyEnd, Exchange, Request, Response
 from hmac_file_server.http.body import BodySink
+from hmac_file_server.http.errors import HttpError
+from hmac_file_server.http.response import problem_response
 
 PATH = "/upload/chunked"
 KIB = 1 << 10
@@ -66,7 +68,7 @@ class ChunkExchange:
         self.gone = callback
 
     def cut(self, cut: BodyCut) -> None:
-        raise AssertionError(f"nobody takes over here: {cut}")
+        assert self.taken, f"{cut} before the body was asked for"
 
     def receive(self, sink: BodySink, done: Callable[[BodyEnd], None], *, limit: int | None = None) -> None:
         assert not self.taken
@@ -135,7 +137,11 @@ class ChunkSite:
         length = None if pieces is not None or body is None else len(body)
         parsed = request(method, path, query.encode(), length, **named)
         exchange = ChunkExchange(parsed, pieces if pieces is not None else [body] if body else [], end)
-        self.site.application.handle(cast("Exchange", exchange))
+        try:
+            self.site.application.handle(cast("Exchange", exchange))
+        except HttpError as error:
+            # As a connection does.
+            exchange.respond(problem_response(error.status, error.code, "", error.detail, exchange.request_id))
         return exchange
 
     def ask(self, method: str, fields: Mapping[str, bytes], body: bytes | None = None, **options: Any) -> Told:
@@ -183,6 +189,12 @@ class ChunkSite:
     def sessions(self) -> int:
         """Sessions that anybody remembers, in any state."""
         return len(self.world.sessions.sessions)
+
+    @property
+    def promised(self) -> tuple[int, int]:
+        """Bytes and uploads that space is promised to."""
+        pool = self.world.processes[0].pool
+        return pool.bytes, pool.uploads
 
     def contents(self) -> list[bytes]:
         """What was published."""
