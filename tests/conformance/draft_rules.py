@@ -91,6 +91,21 @@ def malformed_length(draft: Draft) -> None:
         expect(not answer.has("upload-length"), f"Upload-Length: {value} became {answer.get('upload-length')}")
 
 
+@draft_case("draft-length-08", MUST, LENGTH, versions=since(4))
+def length_of_a_cut_append(draft: Draft) -> None:
+    """A last append that was cut told the length all the same: one that would end elsewhere is refused."""
+    url = draft.create()
+    with draft.begin(url, 0, 100_000, content(60_000)) as cut:
+        cut.delivered()
+        cut.finish()
+        cut.ended()
+    offset = draft.offset(url)
+    expect_refused(draft.patch(url, offset, b"end", last=True), "a shorter upload")
+    answer = draft.head(url)
+    if answer.ok:
+        draft.expect_complete(answer, False, "HEAD")
+
+
 @draft_case("draft-limit-01", MUST, LIMITS, versions=since(6))
 def limits_are_well_formed(draft: Draft) -> None:
     """`Upload-Limit` is a dictionary wherever it stands, and its known keys have non-negative integers."""

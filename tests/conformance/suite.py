@@ -61,6 +61,7 @@ class Suite:
     target: Target
     _tus: Tus | None = None
     _ranges: Ranges | None = None
+    _gone: bool = False
     _drafts: dict[Version, Draft] = field(default_factory=dict)
 
     def client(self, trial: Trial) -> Tus | Draft | Ranges:
@@ -83,6 +84,10 @@ class Suite:
 
     def attempt(self, trial: Trial) -> Result:
         """Try one case. Whatever goes wrong in it is its result; nothing is raised."""
+        if self._gone or not self.target.wait_reachable():
+            # It is waited for once: after that, every case fails at once.
+            self._gone = True
+            return Result(trial, FAIL, "the server takes no connections", 0.0)
         started = time.monotonic()
         self.target.notes = []
         client = self.client(trial)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from dataclasses import dataclass, field
 from urllib.parse import urljoin
 
@@ -38,6 +39,19 @@ class Target:
         except ValueError as error:
             raise Failed(str(error)) from None
         return Connection(address, self.patience)
+
+    def wait_reachable(self) -> bool:
+        """Whether the server takes connections, now or within the patience: one that fell may be started again."""
+        deadline = time.monotonic() + self.patience
+        while True:
+            try:
+                self.connect(self.url).close()
+            except OSError:
+                if time.monotonic() > deadline:
+                    return False
+                time.sleep(0.1)
+            else:
+                return True
 
     def ask(
         self,
