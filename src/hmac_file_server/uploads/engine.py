@@ -200,7 +200,7 @@ class Engine:
             if order.key is not None:
                 earlier = self._store.by_key(order.key)
                 if earlier is not None:
-                    done(_same_order(order, earlier))
+                    done(self._repeated(order, earlier))
                     return
             now = self.now()
             upload_id = self._new_id(now)
@@ -261,7 +261,7 @@ class Engine:
             self._ledger.end(session.id)
             self._give_back_ticket(order.ticket)
             if isinstance(result, Session):
-                done(_same_order(order, result))
+                done(self._repeated(order, result))
             else:
                 done(result if isinstance(result, StoreError) else StoreError("the session was not recorded"))
             return
@@ -290,6 +290,21 @@ class Engine:
         else:
             done(progress)
 
+    def _repeated(self, order: Order, session: Session) -> Progress | UploadRefused:
+        """The upload that a key stands for, if it is the one that is ordered now."""
+        if session.length != order.length or session.filename != order.filename or session.protocol != order.protocol:
+            return UploadRefused("key_reused", "This idempotency key stands for another upload.")
+        return self._latest(session)
+
+    def _latest(self, session: Session) -> Progress:
+        """How far an upload is, never ahead of what is told of it later: the store knows before its answer is here."""
+        upload = self._uploads.get(session.id)
+        if upload is not None:
+            with upload.lock:
+                if not upload.closed:
+                    return upload.progress()
+        return progress_of(session)
+
     def _uncreated(self, order: Order, session: Session, done: Ended, failure: StoreError, result: Result) -> None:
         survivor: Session | None = None
         if result is not True:
@@ -297,7 +312,7 @@ class Engine:
                 survivor = self._store.get(session.id)
         if survivor is not None:
             # A repeat of the order found it by its key, and somebody is at work on it.
-            done(progress_of(survivor))
+            done(self._latest(survivor))
             return
         self._ledger.end(session.id)
         self._give_back_ticket(order.ticket)
@@ -1499,13 +1514,6 @@ class _Once:
             done, self._done = self._done, None
         if done is not None:
             done()
-
-
-def _same_order(order: Order, session: Session) -> Progress | UploadRefused:
-    """The upload that a key stands for, if it is the one that is ordered now."""
-    if session.length != order.length or session.filename != order.filename or session.protocol != order.protocol:
-        return UploadRefused("key_reused", "This idempotency key stands for another upload.")
-    return progress_of(session)
 
 
 def _holds(draft: Draft, session: Session) -> bool:
