@@ -16,8 +16,9 @@ from hmac_file_server.files.contract import FileStore, Metadata, PathRefused, St
 from hmac_file_server.files.paths import parse as parse_path
 from hmac_file_server.http import Exchange, Response
 from hmac_file_server.http.response import json_response
-from hmac_file_server.protocols import chunked, download, form, put, removal
+from hmac_file_server.protocols import chunked, download, form, put, removal, resumable, tus
 from hmac_file_server.protocols.answers import PREFLIGHT, deny, path_refused, quote_path, refuse
+from hmac_file_server.protocols.resources import is_id
 from hmac_file_server.uploads import Engine, Plan
 
 _log = logging.getLogger(__name__)
@@ -88,6 +89,7 @@ class Application:
         self._forms: dict[str, tuple[StoragePath, ...]] = {}
         # Switched off, they are paths like any other that nothing is stored at.
         self._chunked = chunked.UPLOADS if settings.uploads.chunked_uploads_enabled else frozenset()
+        self._resumable = settings.uploads.resumable_uploads_enabled
         # Without syncs a short file is stored faster than it is handed to another thread.
         self.inline = settings.uploads.durability == "relaxed"
 
@@ -96,6 +98,8 @@ class Application:
         request = exchange.request
         method = request.method
         path = request.path
+        if self._resumable and path.startswith("/tus") and self._resources(exchange):
+            return
         if method in {"GET", "HEAD"}:
             fixed = self._FIXED.get(path)
             if fixed is not None:
@@ -128,6 +132,31 @@ class Application:
                 "This method is not allowed here.",
                 b"Allow: GET, HEAD, PUT, POST, DELETE, OPTIONS\r\n",
             )
+
+    def _resources(self, exchange: Exchange) -> bool:
+        """Requests on `/tus`, `/tus/` and below; False: it is a path like any other."""
+        request = exchange.request
+        collection, _, upload_id = request.path[1:].partition("/")
+        if collection != "tus":
+            return False
+        speaks_tus = b"tus-resumable" in request.fields or (
+            request.method == "POST" and b"x-http-method-override" in request.fields
+        )
+        if request.method == "OPTIONS":
+            tus.options(self, exchange)
+        elif upload_id and speaks_tus:
+            tus.resource(self, exchange, upload_id)
+        elif upload_id and (resumable.wants(request) or is_id(upload_id)):
+            resumable.resource(self, exchange, upload_id)
+        elif upload_id:
+            return False
+        elif request.method == "POST" and not speaks_tus and resumable.wants(request):
+            resumable.create(self, exchange)
+        elif request.method == "POST" or speaks_tus:
+            tus.collection(self, exchange)
+        else:
+            return False
+        return True
 
     def _health(self, exchange: Exchange) -> None:
         exchange.respond(Response(200, b"Content-Type: text/plain\r\nCache-Control: no-store\r\n", b"OK\n"))

@@ -6,7 +6,7 @@ from email.utils import formatdate, parsedate_to_datetime
 from typing import TYPE_CHECKING, Final, cast
 from urllib.parse import quote
 
-from hmac_file_server.files.contract import Entry, PathRefused, Reader, StorageError
+from hmac_file_server.files.contract import Entry, PathRefused, Reader, StorageError, StoragePath
 from hmac_file_server.http import Exchange, Response
 from hmac_file_server.protocols.answers import failure, path_refused, problem, refuse
 from hmac_file_server.protocols.media import is_inline
@@ -105,6 +105,24 @@ def get(app: "Application", exchange: Exchange) -> None:
     if found is None:
         refuse(exchange, "not_found", "There is no such file.")
         return
+    _serve(app, exchange, found, attachment=attachment)
+
+
+def get_stored(app: "Application", exchange: Exchange, path: StoragePath) -> None:
+    """Serve the file of a storage path, whatever the request's path is."""
+    try:
+        found = app.store.load(path, _INLINE_BYTES)
+    except StorageError as error:
+        exchange.respond(failure(exchange, error))
+        return
+    if found is None:
+        refuse(exchange, "not_found", "There is no such file.")
+    else:
+        _serve(app, exchange, found, attachment=False)
+
+
+def _serve(app: "Application", exchange: Exchange, found: "tuple[Entry, bytes] | Reader", *, attachment: bool) -> None:
+    request = exchange.request
     if type(found) is tuple:
         entry, content = found
         if _CONDITIONS.isdisjoint(request.fields) and request.method == "GET":

@@ -32,9 +32,14 @@ _ANONYMOUS_PLACES: Final = 100
 _SILENCE: Final = 0.3
 
 
+def is_id(text: str) -> bool:
+    """Whether a text has the form of an upload's id."""
+    return _ID.fullmatch(text) is not None
+
+
 def at_home(app: "Application", exchange: Exchange, upload_id: str) -> bool:
     """Whether this process serves the upload; the connection was given to the one that does, if not."""
-    if _ID.fullmatch(upload_id) is None:
+    if not is_id(upload_id):
         # No id of ours, so no home.
         refuse(exchange, "upload_not_found", "There is no such upload.")
         return False
@@ -87,6 +92,24 @@ def order_for(
     )
 
 
+class Bounds(msgspec.Struct, frozen=True, array_like=True):
+    """What the permission of an upload says of its size, for as long as the size is not known.
+
+    The beginning of what every protocol keeps in `Details.extra`: so one protocol may finish what another began.
+    """
+
+    limit: int
+
+
+_bounds: Final = msgspec.msgpack.Decoder(Bounds)
+
+
+def limit_of(app: "Application", progress: Progress) -> int:
+    """Bytes that an upload may have, whatever protocol began it."""
+    limit = app.settings.server.max_upload_size
+    return min(limit, _bounds.decode(progress.details.extra).limit) if progress.details.extra else limit
+
+
 # ---- appending
 
 
@@ -127,7 +150,7 @@ class Append(msgspec.Struct, frozen=True, kw_only=True):
     last     the upload ends with this body
     check    its digest; `check.matches` is asked once the body is whole
     steal    end a live transfer whatever it is at; otherwise one that moves keeps its lane, and a newcomer that
-             is not exactly at its position is a mismatch
+             is not exactly at its position is a mismatch, as is one of two that begin at the same moment
     """
 
     offset: int | None
@@ -146,6 +169,7 @@ class Appending:
         self._exchange = exchange
         self._append = append
         self._done = done
+        self._current = False
 
     def begin(self, upload_id: str) -> None:
         """Open the upload and go on; this process must serve it (`at_home`)."""
@@ -175,12 +199,19 @@ class Appending:
     def _claim(self, upload: Upload) -> None:
         append, engine = self._append, self._app.engine
         holder = None if append.steal else engine.holder(upload)
-        if holder is not None and append.offset is not None:
-            position, silent = holder
-            if silent < _SILENCE and position != append.offset:
+        if holder is not None and append.offset is not None and holder.silent < _SILENCE:
+            if holder.position != append.offset:
                 self._done(Mismatch(upload.progress()))
                 return
-        offset = upload.progress().offset if append.offset is None else append.offset
+            if not holder.moved:
+                # Two that begin at one place: should both end, neither would get anywhere.
+                again = self._on_loop(functools.partial(self._claim, upload))
+                self._app.call_later(_SILENCE - holder.silent, again)
+                return
+        progress = upload.progress()
+        offset = progress.offset if append.offset is None else append.offset
+        # What the old holder's connection brings while it is ended is held against this body.
+        self._current = not append.steal and progress.offset == offset
         end = append.limit if upload.length is None else upload.length
         if engine.contested(upload, (0, end)) and self._exchange.body_lost:
             # It came late, by way of another process, and can never be whole.
@@ -206,7 +237,7 @@ class Appending:
         progress = lease.upload.progress()
         body = self._exchange.request.content_length
         left = lease.lane[1] - lease.begin
-        if progress.offset != lease.begin:
+        if progress.offset != lease.begin and not (self._current and progress.offset > lease.begin):
             engine.cut(lease)
             self._done(Mismatch(progress))
         elif body is not None and body > left:

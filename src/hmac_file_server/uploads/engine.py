@@ -103,6 +103,14 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
     held: int = 1000
 
 
+class Holder(msgspec.Struct, frozen=True, gc=False):
+    """A transfer under way: where it stands, for how many seconds it has been silent, whether bytes came of it."""
+
+    position: int
+    silent: float
+    moved: bool
+
+
 class Order(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """An upload that is to be: `length` bytes, None while not known, to be published at `path`.
 
@@ -585,12 +593,14 @@ class Engine:
         with upload.lock:
             return any(lease.overlaps(lane) for lease in upload.leases)
 
-    def holder(self, upload: Upload) -> tuple[int, float] | None:
-        """Where the latest transfer of an upload stands, and for how many seconds it has been silent."""
+    def holder(self, upload: Upload) -> Holder | None:
+        """The latest transfer of an upload, None when there is none."""
         now = self._clock.monotonic()
         with upload.lock:
             lease = next((lease for lease in reversed(upload.leases) if lease.begun and lease.live), None)
-            return None if lease is None else (lease.position, now - lease.moved_at)
+            if lease is None:
+                return None
+            return Holder(lease.position, now - lease.moved_at, lease.position > lease.begin)
 
     def interrupt(self, upload: Upload, done: Ended) -> None:
         """End every transfer of an upload, make durable what they brought; `done` gets the progress."""
@@ -1231,6 +1241,20 @@ class Engine:
 
         self.open(upload_id, opened)
 
+    def reject(self, upload_id: str, reason: UploadRefused, done: Ended) -> None:
+        """End an open upload for good because of what its client said or sent; the reason is kept and repeated.
+
+        `done` gets its progress, "failed"; that of one which has ended already, as it is; or why not.
+        """
+
+        def opened(found: Upload | Progress | Failure) -> None:
+            if isinstance(found, Upload):
+                self._end(found, Event.REFUSED, done, reason)
+            else:
+                done(found)
+
+        self.open(upload_id, opened)
+
     def _forget(self, progress: Progress, done: Ended) -> None:
         try:
             session = self._store.get(progress.id)
@@ -1249,7 +1273,7 @@ class Engine:
 
         self._store.submit(Remove(session.id, session.epoch), removed)
 
-    def _end(self, upload: Upload, event: Event, done: Ended) -> None:
+    def _end(self, upload: Upload, event: Event, done: Ended, reason: UploadRefused | None = None) -> None:
         """Take an open upload out of "open" by `event`, after its transfers were ended."""
 
         def alone(result: Lease | Progress | Failure) -> None:
@@ -1272,19 +1296,26 @@ class Engine:
                 self._release(lease)
                 done(progress)
                 return
+            receipt: Receipt | None = None
             if event is Event.CANCEL:
                 change: Remove | Finish = Remove(held.id, epoch)
+            elif reason is not None:
+                receipt = Receipt(
+                    path=held.path, filename=held.filename, size=0, code=reason.code, detail=reason.detail
+                )
+                change = Finish(held.id, epoch, State.FAILED, encode(receipt), now + self.rules.max_age)
             else:
                 change = Finish(held.id, epoch, State.EXPIRED, b"", now + self.rules.max_age)
-            self._store.submit(change, functools.partial(self._gone, lease, event, done))
+            self._store.submit(change, functools.partial(self._gone, lease, event, done, receipt))
 
         self.claim(upload, _EVERYTHING, 0, on_taken=_nothing, done=alone)
 
-    def _gone(self, lease: Lease, event: Event, done: Ended, result: Result) -> None:
+    def _gone(self, lease: Lease, event: Event, done: Ended, receipt: Receipt | None, result: Result) -> None:
         upload = lease.upload
         if result is True:
             with upload.lock:
                 upload.happen(event)
+                upload.receipt = receipt
                 upload.closed = True
                 progress = upload.progress()
             self._unlist(upload)
