@@ -36,7 +36,7 @@ class Event(enum.StrEnum):
     PUBLISHED = "published"
     """The file is at its path and the receipt is durable."""
     REFUSED = "refused"
-    """The path holds other bytes, or can never take a file."""
+    """The path holds other bytes, or can never take a file; or the client went past what it had announced."""
     PUT_OFF = "put off"
     """Publishing failed for now (no space, a busy disk): the finishing request may be repeated."""
     LOST = "lost"
@@ -54,6 +54,7 @@ TABLE: Final = MappingProxyType(
         (State.OPEN, Event.CHECKPOINT): State.OPEN,
         (State.OPEN, Event.ALL_THERE): State.PUBLISHING,
         (State.OPEN, Event.LOST): State.FAILED,
+        (State.OPEN, Event.REFUSED): State.FAILED,
         (State.OPEN, Event.EXPIRE): State.EXPIRED,
         (State.OPEN, Event.CANCEL): State.GONE,
         (State.PUBLISHING, Event.PUBLISHED): State.COMPLETE,

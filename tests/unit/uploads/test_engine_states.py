@@ -16,6 +16,7 @@ ROWS = {
         "checkpoint": "open",
         "all there": "publishing",
         "lost": "failed",
+        "refused": "failed",
         "expire": "expired",
         "cancel": "gone",
     },
