@@ -83,6 +83,7 @@ _ORPHAN_SECONDS: Final = 3600.0
 _RECONCILE_SECONDS: Final = 60.0
 _TRIES: Final = 5
 _TRY_SECONDS: Final = 0.1
+_DRIFT_SECONDS: Final = 60.0
 _DUE: Final = 1000
 _RECENT: Final = 4096
 _READ: Final = 1 << 20
@@ -1169,9 +1170,10 @@ class Engine:
             code=code,
             detail=detail,
         )
-        # A file that is there since the upload began is its own: an earlier receipt was lost.
+        # A file that is there since the upload began is its own: an earlier receipt was lost. Files have the
+        # wall clock's time, which drifts away from ours.
         own = isinstance(result, Published) and (
-            result.outcome is Outcome.CREATED or (entry is not None and entry.created >= upload.created)
+            result.outcome is Outcome.CREATED or (entry is not None and entry.created >= upload.created - _DRIFT_SECONDS)
         )
         expires = self.now() + self.rules.max_age
         change = Finish(
