@@ -355,8 +355,7 @@ class Server:
 
     def _adopt(self) -> None:
         """Take a connection that another process was reached by."""
-        given = self._shared.handoff.receive(self._index)
-        if given is not None:
+        while (given := self._shared.handoff.receive(self._index)) is not None:
             self._http.adopt_socket(*given)
 
     def _busy(self) -> bool:

@@ -1,8 +1,9 @@
 """One request and the answer it is owed."""
 
 import time
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final
 
 from hmac_file_server.http.body import BodyCut, BodyEnd, BodySink
 from hmac_file_server.http.request import Request
@@ -23,6 +24,9 @@ UNTOUCHED, WHOLE, CUT = range(3)
 
 # Whether a final response was given, or none can be given any more.
 _OPEN, _ANSWERED, _DROPPED = range(3)
+
+
+_NO_TRAILERS: Final[Mapping[bytes, bytes]] = MappingProxyType({})
 
 
 class Exchange:
@@ -60,7 +64,7 @@ class Exchange:
         # Field lines that the final answer has besides its own, whatever it is.
         self.fields = b""
         # Trailers of a chunked body that came whole: lower-case names, values.
-        self.trailers: dict[bytes, bytes] = {}
+        self.trailers: Mapping[bytes, bytes] = _NO_TRAILERS
         self._answered = _OPEN
         self._id: str | None = None
 

@@ -16,7 +16,7 @@ from hmac_file_server.files.contract import (
 from hmac_file_server.http import BodyCut, BodyEnd, Exchange, Response
 from hmac_file_server.http.errors import HttpError
 from hmac_file_server.http.response import json_response, problem_response
-from hmac_file_server.uploads import Failure, StoreError, TooManySessions, UploadRefused
+from hmac_file_server.uploads import Failure, StoreError, StoreFull, TooManySessions, UploadRefused
 
 # code -> (status, title). The page docs/errors.md explains each; a test holds the two together.
 PROBLEMS: Final[dict[str, tuple[int, str]]] = {
@@ -161,6 +161,8 @@ def failure(exchange: Exchange, error: Failure | PathRefused) -> Response:
         return problem(exchange, error.code, error.detail)
     if isinstance(error, TooManySessions):
         return problem(exchange, "too_many_sessions", "There are too many unfinished uploads.", _RETRY_AFTER)
+    if isinstance(error, StoreFull):
+        return problem(exchange, "storage_full", "There is no space left to keep the state of this upload.")
     if isinstance(error, StoreError):
         return problem(exchange, "sessions_unavailable", "Upload sessions cannot be kept at present.", _RETRY_AFTER)
     if isinstance(error, DraftHeld):

@@ -24,6 +24,12 @@ class StoreError(Exception):
     code: ClassVar[str] = "sessions_unavailable"
 
 
+class StoreFull(StoreError):  # noqa: N818 - says what happened
+    """The medium has no space left for the state."""
+
+    code = "storage_full"
+
+
 class TooManySessions(StoreError):  # noqa: N818 - says what happened
     """The owner has as many open sessions as are allowed."""
 

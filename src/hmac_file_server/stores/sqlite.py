@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from itertools import islice
 from typing import Any, Final, TypeAlias
 
-from hmac_file_server.stores.contract import Change, Done, Log, Result, Session, StoreError
+from hmac_file_server.stores.contract import Change, Done, Log, Result, Session, StoreError, StoreFull
 from hmac_file_server.stores.tables import (
     BY_ID,
     BY_KEY,
@@ -344,7 +344,7 @@ def _store_error(error: Exception) -> StoreError:
         return StoreError(str(error))
     name = getattr(error, "sqlite_errorname", type(error).__name__)
     if name.startswith("SQLITE_FULL"):
-        return StoreError("the session database has no space left")
+        return StoreFull("the session database has no space left")
     if name.startswith("SQLITE_READONLY"):
         return StoreError("the session database is read-only")
     if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):

@@ -1,6 +1,6 @@
 """Uploads: what happens between a permission and a published file. Knows no HTTP."""
 
-from hmac_file_server.stores.contract import StoreError, TooManySessions
+from hmac_file_server.stores.contract import StoreError, StoreFull, TooManySessions
 from hmac_file_server.uploads.engine import Engine, Order, Rules, mismatch
 from hmac_file_server.uploads.errors import UploadRefused
 from hmac_file_server.uploads.lease import Check, Lease
@@ -24,6 +24,7 @@ __all__ = [
     "SingleUpload",
     "State",
     "StoreError",
+    "StoreFull",
     "Stored",
     "TooManySessions",
     "Upload",
