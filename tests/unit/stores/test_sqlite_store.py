@@ -18,7 +18,17 @@ import pytest
 from tests.fixtures.server import environment
 from tests.fixtures.sessions import WAIT, Answer, Events, checkpoint, create, made, session, submit
 
-from hmac_file_server.stores.contract import COMPLETE, EXPIRED, Change, Claim, Finish, Remove, Session, StoreError
+from hmac_file_server.stores.contract import (
+    COMPLETE,
+    EXPIRED,
+    Change,
+    Claim,
+    Finish,
+    Remove,
+    Session,
+    StoreError,
+    StoreFull,
+)
 from hmac_file_server.stores.sqlite import SqliteStore
 from hmac_file_server.stores.tables import APPLICATION, SCHEMA, VERSION
 
@@ -238,7 +248,7 @@ def test_a_failing_medium_fails_every_change_and_passes(
     faults.pause.set()
     for answer in answers:
         result = answer.get()
-        assert type(result) is StoreError
+        assert type(result) is (StoreFull if name == "SQLITE_FULL" else StoreError)
         assert text in str(result)
         assert "secret" not in str(result)
     assert store.open_sessions() == 1
