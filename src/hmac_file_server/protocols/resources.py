@@ -28,8 +28,10 @@ RESOURCES: Final = "/tus/"
 _ID: Final = re.compile(r"[0-9]{1,12}_[0-9a-z]{1,64}")
 # Whoever shares one secret without names shares these places, too.
 _ANONYMOUS_PLACES: Final = 100
-# A transfer that moved so recently is alive, and whoever comes with another offset is a duplicate.
-_SILENCE: Final = 0.3
+# How long nothing must have come of a transfer before all that the kernel held is taken to have been read, and
+# how often that is looked at: whoever asks for the offset waits no longer.
+_QUIET: Final = 0.003
+_QUIET_LOOKS: Final = 8
 
 
 def is_id(text: str) -> bool:
@@ -110,6 +112,24 @@ def limit_of(app: "Application", progress: Progress) -> int:
     return min(limit, _bounds.decode(progress.details.extra).limit) if progress.details.extra else limit
 
 
+def settle(app: "Application", exchange: Exchange, upload_id: str, done: Callable[[], None]) -> None:
+    """Make durable what has arrived for an upload, also what the kernel holds, without disturbing its transfers.
+
+    `done` is called on the event loop. A client that is back at once asks on a new connection before anybody has
+    read to the end of its old one.
+    """
+    engine = app.engine
+
+    def look(before: int, looks: int) -> None:
+        arrived = engine.arrived(upload_id)
+        if arrived is None or arrived == before or not looks:
+            engine.settle(upload_id, app.on_loop(exchange, done))
+        else:
+            app.call_later(_QUIET, app.on_loop(exchange, functools.partial(look, arrived, looks - 1)))
+
+    look(-1, _QUIET_LOOKS)
+
+
 # ---- appending
 
 
@@ -149,8 +169,8 @@ class Append(msgspec.Struct, frozen=True, kw_only=True):
     limit    bytes that the whole may have while its length is not known
     last     the upload ends with this body
     check    its digest; `check.matches` is asked once the body is whole
-    steal    end a live transfer whatever it is at; otherwise one that moves keeps its lane, and a newcomer that
-             is not exactly at its position is a mismatch, as is one of two that begin at the same moment
+    steal    end a live transfer whatever the offset is; otherwise only a newcomer that begins where the upload
+             ends gets its lane, what still comes of the old transfer is then held against its body
     """
 
     offset: int | None
@@ -198,19 +218,24 @@ class Appending:
 
     def _claim(self, upload: Upload) -> None:
         append, engine = self._append, self._app.engine
-        holder = None if append.steal else engine.holder(upload)
-        if holder is not None and append.offset is not None and holder.silent < _SILENCE:
-            if holder.position != append.offset:
-                self._done(Mismatch(upload.progress()))
-                return
-            if not holder.moved:
-                # Two that begin at one place: should both end, neither would get anywhere.
-                again = self._on_loop(functools.partial(self._claim, upload))
-                self._app.call_later(_SILENCE - holder.silent, again)
-                return
+        if append.steal or append.offset in {None, upload.progress().offset}:
+            self._take(upload)
+        elif engine.arrived(upload.id) is None:
+            self._done(Mismatch(upload.progress()))
+        else:
+            settle(self._app, self._exchange, upload.id, functools.partial(self._settled, upload))
+
+    def _settled(self, upload: Upload) -> None:
+        progress = upload.progress()
+        if progress.offset == self._append.offset:
+            self._take(upload)
+        else:
+            self._done(Mismatch(progress))
+
+    def _take(self, upload: Upload) -> None:
+        append, engine = self._append, self._app.engine
         progress = upload.progress()
         offset = progress.offset if append.offset is None else append.offset
-        # What the old holder's connection brings while it is ended is held against this body.
         self._current = not append.steal and progress.offset == offset
         end = append.limit if upload.length is None else upload.length
         if engine.contested(upload, (0, end)) and self._exchange.body_lost:

@@ -42,6 +42,7 @@ from hmac_file_server.protocols.resources import (
     at_home,
     limit_of,
     order_for,
+    settle,
 )
 from hmac_file_server.uploads import Failure, Progress, State, StoreError, Upload, UploadRefused
 
@@ -208,7 +209,7 @@ def _create(app: "Application", exchange: Exchange) -> None:
         return
     wanted = _wanted(exchange)
     check = None
-    stream = _is_stream(exchange) and request.has_body and not wanted.parts
+    stream = _is_stream(exchange) and not wanted.parts
     if stream:
         check = body_checksum(request, lambda: exchange.trailers)
     limit = app.file_limit(grant)
@@ -223,7 +224,7 @@ def _create(app: "Application", exchange: Exchange) -> None:
         if known > limit:
             refuse(exchange, "too_large", f"The file may have at most {limit} bytes.")
             return
-    if stream and request.content_length is not None and request.content_length > min(limit, known or limit):
+    if stream and (request.content_length or 0) > (limit if known is None else known):
         refuse(exchange, "too_large", "The body is longer than the upload.")
         return
     filename = app.clean_name(grant.filename or wanted.text("filename", "name") or "")
@@ -360,10 +361,10 @@ def _created(
     elif result.details.parts:
         _assemble(app, exchange, result, functools.partial(_made, app, exchange, result.id))
     elif not stream:
-        exchange.respond(_begun(result, with_offset=False))
+        exchange.respond(_begun(exchange, result, with_offset=False))
     elif result.offset or result.complete:
         # A repeat by its key: bytes of it are there already, the client sees how many.
-        exchange.respond(_begun(result, with_offset=True))
+        exchange.respond(_begun(exchange, result, with_offset=True))
     else:
         append = Append(
             offset=0,
@@ -375,8 +376,11 @@ def _created(
         Appending(app, exchange, append, done).begin(result.id)
 
 
-def _begun(progress: Progress, *, with_offset: bool) -> Response:
-    head = _NO_STORE + f"Location: {RESOURCES}{progress.id}\r\n".encode("ascii") + _expiry(progress)
+def _begun(exchange: Exchange, progress: Progress, *, with_offset: bool) -> Response:
+    # Relative, so that it is right behind a proxy that serves this under another path; and the last segment
+    # alone, as one client joins it to the URL instead of resolving it.
+    folder = "" if exchange.request.path == RESOURCES else "tus/"
+    head = _NO_STORE + f"Location: {folder}{progress.id}\r\n".encode("ascii") + _expiry(progress)
     if with_offset:
         head += _offset(progress)
     return Response(201, head)
@@ -385,7 +389,7 @@ def _begun(progress: Progress, *, with_offset: bool) -> Response:
 def _first_bytes(app: "Application", exchange: Exchange, created: Progress, append: Append, outcome: Outcome) -> None:
     """The body of the creating request has ended."""
     if isinstance(outcome, Appended) and outcome.progress.state not in _ENDED:
-        exchange.respond(_begun(outcome.progress, with_offset=True))
+        exchange.respond(_begun(exchange, outcome.progress, with_offset=True))
         return
     answer = _answer(exchange, append, outcome)
     if answer is None:
@@ -451,7 +455,7 @@ def _made(app: "Application", exchange: Exchange, upload_id: str, result: Progre
         if result.state in _ENDED:
             exchange.respond(ended_badly(exchange, result))
         else:
-            exchange.respond(_begun(result, with_offset=result.complete))
+            exchange.respond(_begun(exchange, result, with_offset=result.complete))
         return
     answer = failure(exchange, result)
     # Its client does not know of it, and begins anew.
@@ -483,7 +487,7 @@ def _head(app: "Application", exchange: Exchange, upload_id: str) -> None:
         else:
             _tell(app, exchange, progress)
 
-    app.engine.settle(upload_id, app.on_loop(exchange, settled))
+    settle(app, exchange, upload_id, settled)
 
 
 def _tell_made(app: "Application", exchange: Exchange, before: Progress, result: Progress | Failure) -> None:
@@ -544,7 +548,7 @@ def _get(app: "Application", exchange: Exchange, upload_id: str) -> None:
         else:
             exchange.respond(describe(app, exchange, progress))
 
-    app.engine.settle(upload_id, app.on_loop(exchange, settled))
+    settle(app, exchange, upload_id, settled)
 
 
 # ---- appending

@@ -104,14 +104,6 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
     held: int = 1000
 
 
-class Holder(msgspec.Struct, frozen=True, gc=False):
-    """A transfer under way: where it stands, for how many seconds it has been silent, whether bytes came of it."""
-
-    position: int
-    silent: float
-    moved: bool
-
-
 class Order(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """An upload that is to be: `length` bytes, None while not known, to be published at `path`.
 
@@ -594,14 +586,14 @@ class Engine:
         with upload.lock:
             return any(lease.overlaps(lane) for lease in upload.leases)
 
-    def holder(self, upload: Upload) -> Holder | None:
-        """The latest transfer of an upload, None when there is none."""
-        now = self._clock.monotonic()
+    def arrived(self, upload_id: str) -> int | None:
+        """Where the transfers of an upload stand together, durable or not; None when none is under way."""
+        upload = self._uploads.get(upload_id)
+        if upload is None:
+            return None
         with upload.lock:
-            lease = next((lease for lease in reversed(upload.leases) if lease.begun and lease.live), None)
-            if lease is None:
-                return None
-            return Holder(lease.position, now - lease.moved_at, lease.position > lease.begin)
+            positions = [lease.position for lease in upload.leases if lease.begun]
+        return sum(positions) if positions else None
 
     def interrupt(self, upload: Upload, done: Ended) -> None:
         """End every transfer of an upload, make durable what they brought; `done` gets the progress."""
@@ -1173,7 +1165,8 @@ class Engine:
         # A file that is there since the upload began is its own: an earlier receipt was lost. Files have the
         # wall clock's time, which drifts away from ours.
         own = isinstance(result, Published) and (
-            result.outcome is Outcome.CREATED or (entry is not None and entry.created >= upload.created - _DRIFT_SECONDS)
+            result.outcome is Outcome.CREATED
+            or (entry is not None and entry.created >= upload.created - _DRIFT_SECONDS)
         )
         expires = self.now() + self.rules.max_age
         change = Finish(
