@@ -49,7 +49,7 @@ def test_http_client(
         assert answer.status in {200, 201}
         answer.read()
         connection.request("GET", "/health")
-        assert connection.getresponse().read() == b"OK"
+        assert connection.getresponse().read() == b"OK\n"
     finally:
         connection.close()
 

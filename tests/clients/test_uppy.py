@@ -10,9 +10,9 @@ from playwright.sync_api import Browser
 from tests.clients.arrivals import check_arrival, endpoint, write
 from tests.clients.conftest import StartRelay
 from tests.clients.uppy import Uppy, bundle, website
+from tests.fixtures.chromium import running_chromium
 from tests.fixtures.content import content
 from tests.fixtures.server import FileServer, StartServer
-from tests.guide.chromium import running_chromium
 from tests.guide.servers import crash
 
 MIB = 1 << 20

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
-from tests.fixtures.child import program
+from playwright.sync_api import Browser, ConsoleMessage, Page
 from tests.fixtures.server import FileServer
 from tests.guide import printed
 from tests.guide.script import Run
@@ -82,17 +77,3 @@ def signed(text: str, server: FileServer) -> str:
     """The script with the one thing that its reader must fill in."""
     assert text.count(printed.SCRIPT_SIGNATURE) == 1
     return text.replace(printed.SCRIPT_SIGNATURE, signature(server, "/upload/chunked"))
-
-
-@contextmanager
-def running_chromium(executable: Path | str | None = None) -> Iterator[Browser]:
-    """A headless browser; `executable` stands in for the installed one."""
-    path = executable or program("chromium", "chromium")
-    with tempfile.TemporaryDirectory(prefix="chromium-home-") as home, sync_playwright() as playwright:
-        environment: dict[str, str | float | bool] = {**os.environ, "HOME": home}
-        # Without its sandbox, which needs rights that neither root nor a container has.
-        browser = playwright.chromium.launch(executable_path=path, chromium_sandbox=False, env=environment)
-        try:
-            yield browser
-        finally:
-            browser.close()

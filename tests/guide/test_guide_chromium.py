@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, ConsoleMessage
+from tests.fixtures.chromium import running_chromium
 from tests.fixtures.content import content
 from tests.fixtures.server import FileServer
 from tests.guide import printed
-from tests.guide.chromium import MILLISECONDS, Chromium, running_chromium, signed
+from tests.guide.chromium import MILLISECONDS, Chromium, signed
 from tests.guide.script import THREE_SLICES, Client, GuideScript, check_arrival
 
 

@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 from tests.faults.switching import PORT, Rig
 from tests.fixtures.child import program, wait_until
+from tests.fixtures.chromium import running_chromium
 from tests.fixtures.content import content
 from tests.fixtures.namespaces import network
 from tests.guide import printed
-from tests.guide.chromium import Chromium, running_chromium
+from tests.guide.chromium import Chromium
 from tests.guide.node import Node
 from tests.guide.script import IN_SLICE_1, THREE_SLICES, Client, check_arrival, session_of
 from tests.guide.servers import status
