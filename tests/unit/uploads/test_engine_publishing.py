@@ -190,7 +190,7 @@ def test_a_ticket_is_used_by_what_is_published(world: World) -> None:
 @pytest.mark.parametrize("content", [BODY, BODY[::-1]])
 def test_a_ticket_is_given_back_when_nothing_new_was_stored(world: World, content: bytes) -> None:
     world.put(world.create(64).id, BODY)
-    world.clock.advance(1)
+    world.clock.advance(100)
     again = world.create(64, ticket=TICKET)
     answer = world.put(again.id, content)
     assert answer.state is (State.COMPLETE if content == BODY else State.FAILED)

@@ -524,7 +524,7 @@ class EngineMachine(RuleBasedStateMachine):
             assert process.pool.bytes == sum((session.length or 0) - session.received for session in opened)
 
     def check_tickets(self) -> None:
-        published = len({known.path for known in self.uploads.values() if known.ticket and known.complete})
+        published = sum(what.ticket and what.path in self.world.disk.links for what in self.creating)
         waiting = sum(
             session.state == OPEN and session.id not in self.uploads
             for session in self.world.sessions.sessions.values()
