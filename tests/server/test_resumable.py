@@ -327,7 +327,7 @@ def test_more_than_was_announced_ends_the_upload(module_server: FileServer) -> N
             answer = wire.answer()
         assert answer.status == 400
         assert str(answer.json()["type"]).endswith("#inconsistent-upload-length")
-        assert send(module_server, "HEAD", location, headers=draft.headers()).status in {404, 410}
+        assert send(module_server, "HEAD", location, headers=draft.headers()).status == 410
         assert not (module_server.storage / name).exists()
 
 
@@ -427,3 +427,143 @@ def test_a_strong_signature_binds_the_whole_upload(module_server: FileServer) ->
     assert final.status == 201
     assert final.json()["size"] == 5000
     assert stored(module_server, name) == data
+
+
+# ---- digests of the whole
+
+
+def test_what_the_whole_has_to_be_is_checked_before_it_is_published(module_server: FileServer) -> None:
+    data = content(40_000, "resumable")
+    draft = Draft(None)
+    for said_at, right in itertools.product(("creation", "end"), (True, False)):
+        name = new_name()
+        expected = digest(data if right else b"other", "sha-512" if right else "sha-256")
+        early = {"Repr_Digest": expected} if said_at == "creation" else {}
+        late = {"Repr_Digest": expected} if said_at == "end" else {}
+        location = place(create(module_server, draft, name, len(data), data[:10_000], **early))
+        last = draft.appends(10_000, complete=True, **late)
+        answer = send(module_server, "PATCH", location, data[10_000:], last)
+        if right:
+            assert answer.status == 201
+            assert stored(module_server, name) == data
+        else:
+            assert (answer.status, answer.json()["code"]) == (400, "digest_mismatch")
+            assert draft.is_complete(answer)
+            assert not (module_server.storage / name).exists()
+            assert send(module_server, "HEAD", location).status == 400
+
+
+def test_the_whole_in_one_request_is_held_against_its_digest(module_server: FileServer) -> None:
+    data = content(40_000, "resumable")
+    draft = Draft(8)
+    for right in (True, False):
+        name = new_name()
+        headers = draft.headers(complete=True, Repr_Digest=digest(data if right else b"other"))
+        answer = send(module_server, "PUT", slot(name, len(data)), data, headers)
+        assert answer.status == (201 if right else 400)
+        assert (module_server.storage / name).exists() == right
+
+
+def test_a_digest_that_is_none_is_refused(module_server: FileServer) -> None:
+    draft = Draft(None)
+    for bad in ("sha-256=abc", "sha-256=:AAAA:", "sha-256"):
+        headers = draft.headers(complete=False, Upload_Length="5", Repr_Digest=bad)
+        answer = send(module_server, "PUT", slot(new_name(), 5), b"", headers)
+        assert (answer.status, answer.json()["code"]) == (400, "bad_digest")
+    unknown = draft.headers(complete=True, Repr_Digest="unixsum=:AAAA:")
+    assert send(module_server, "PUT", slot(new_name(), 5), b"hello", unknown).status == 201
+
+
+@pytest.mark.parametrize("algorithm", ["sha-256", "sha-512"])
+def test_the_digest_of_the_whole_is_told_when_it_is_wanted(module_server: FileServer, algorithm: str) -> None:
+    data, name = content(40_000, "resumable"), new_name()
+    draft = Draft(9)
+    wanted = {"Want-Repr-Digest": f"md5=10, {algorithm}=3, crc32c=5"}
+    location = place(create(module_server, Draft(None), name, len(data), data[:10_000]))
+    last = {**draft.appends(10_000, complete=True), **wanted}
+    answer = send(module_server, "PATCH", location, data[10_000:], last)
+    assert answer.status == 201
+    assert answer.headers["repr-digest"] == digest(data, algorithm)
+    again = send(module_server, "HEAD", location, headers={**draft.headers(), **wanted})
+    assert again.headers["repr-digest"] == digest(data, algorithm)
+    unwanted = send(module_server, "HEAD", location, headers=draft.headers())
+    assert "repr-digest" not in unwanted.headers
+
+
+# ---- Content-Range
+
+
+def ranged(server: FileServer, location: str, body: bytes, value: str) -> Answer:
+    return send(server, "PUT", location, body, {"Content-Range": value})
+
+
+def test_content_range_fills_an_upload(module_server: FileServer) -> None:
+    data, name = content(5000, "resumable"), new_name()
+    location = place(create(module_server, Draft(None), name, len(data)))
+    asked = ranged(module_server, location, b"", "bytes */5000")
+    assert asked.status == 308
+    assert "range" not in asked.headers
+    first = ranged(module_server, location, data[:2000], "bytes 0-1999/5000")
+    assert (first.status, first.headers["range"]) == (308, "bytes=0-1999")
+    for start in (0, 1999, 2001):
+        wrong = ranged(module_server, location, data[start : start + 1000], f"bytes {start}-{start + 999}/5000")
+        assert (wrong.status, wrong.headers["range"]) == (308, "bytes=0-1999")
+    open_end = ranged(module_server, location, data[2000:3000], "bytes 2000-2999/*")
+    assert (open_end.status, open_end.headers["range"]) == (308, "bytes=0-2999")
+    asked = ranged(module_server, location, b"", "bytes */*")
+    assert (asked.status, asked.headers["range"]) == (308, "bytes=0-2999")
+    last = ranged(module_server, location, data[3000:], "bytes 3000-4999/5000")
+    assert (last.status, last.body) == (201, b"")
+    assert stored(module_server, name) == data
+    assert ranged(module_server, location, b"", "bytes */5000").status == 201
+    assert ranged(module_server, location, data[3000:], "bytes 3000-4999/5000").status == 201
+
+
+def test_content_range_of_a_length_that_is_told_last(module_server: FileServer) -> None:
+    data = content(5000, "resumable")
+    location = place(post(module_server, "/tus/", b"", Draft(None).headers(complete=False)))
+    assert ranged(module_server, location, data[:3000], "bytes 0-2999/*").status == 308
+    assert ranged(module_server, location, data[3000:], "bytes 3000-4999/*").headers["range"] == "bytes=0-4999"
+    final = ranged(module_server, location, b"", "bytes */5000")
+    assert final.status == 201
+    assert send(module_server, "GET", str(final.json()["url"])).body == data
+
+
+@pytest.mark.parametrize(
+    ("value", "size"),
+    [
+        ("bytes 0-9/5", 10),
+        ("bytes 9-0/10", 10),
+        ("bytes 0-9/10", 9),
+        ("bytes 0-9", 10),
+        ("chunks 0-9/10", 10),
+        ("bytes */10", 1),
+        ("bytes -1-9/10", 10),
+        ("bytes 0-9/ten", 10),
+    ],
+)
+def test_content_ranges_that_make_no_sense(module_server: FileServer, value: str, size: int) -> None:
+    location = place(create(module_server, Draft(None), new_name(), 10))
+    answer = ranged(module_server, location, b"x" * size, value)
+    assert (answer.status, answer.json()["code"]) == (400, "bad_field")
+    assert send(module_server, "HEAD", location).headers["upload-offset"] == "0"
+
+
+def test_content_range_of_another_total_is_a_conflict(module_server: FileServer) -> None:
+    location = place(create(module_server, Draft(None), new_name(), 10))
+    answer = ranged(module_server, location, b"x" * 5, "bytes 0-4/11")
+    assert (answer.status, answer.json()["code"]) == (400, "length_conflict")
+
+
+# ---- discovery
+
+
+@pytest.mark.parametrize("target", ["/upload/some/file", "/upload", "/tus/"])
+def test_options_tell_the_limits(module_server: FileServer, target: str) -> None:
+    answer = send(module_server, "OPTIONS", target)
+    assert answer.status == 204
+    assert "application/partial-upload" in answer.headers["accept-patch"]
+    limit = answer.headers["upload-limit"]
+    assert "max-size=" in limit
+    assert "min-size=0" in limit
+    assert "max-age=86400" in limit

@@ -51,6 +51,7 @@ PROBLEMS: Final[dict[str, tuple[int, str]]] = {
     "upload_not_found": (404, "No such upload"),
     "upload_expired": (410, "Upload expired"),
     "upload_lost": (410, "Upload lost"),
+    "upload_overrun": (410, "Upload overrun"),
     "length_conflict": (400, "Another length"),
     "offset_mismatch": (409, "Another offset"),
     "not_partial_upload": (415, "Not a partial upload"),

@@ -18,6 +18,8 @@ from hmac_file_server.http import Exchange, Response
 from hmac_file_server.http.response import json_response
 from hmac_file_server.protocols import chunked, download, form, put, removal, resumable, tus
 from hmac_file_server.protocols.answers import PREFLIGHT, deny, path_refused, quote_path, refuse
+from hmac_file_server.protocols.interop import discovery
+from hmac_file_server.protocols.representation import Digests
 from hmac_file_server.protocols.resources import is_id
 from hmac_file_server.uploads import Engine, Plan
 
@@ -76,6 +78,7 @@ class Application:
         self.random = random
         self.submit = submit
         self.heads = download.Heads()
+        self.digests = Digests(submit)
         self._ready = ready
         self.log_refusal = on_refusal
         self._page = resources.files("hmac_file_server.web").joinpath("index.html").read_bytes()
@@ -90,6 +93,9 @@ class Application:
         # Switched off, they are paths like any other that nothing is stored at.
         self._chunked = chunked.UPLOADS if settings.uploads.chunked_uploads_enabled else frozenset()
         self._resumable = settings.uploads.resumable_uploads_enabled
+        self.discovery = (
+            discovery(settings.server.max_upload_size, settings.uploads.max_resumable_age) if self._resumable else b""
+        )
         # Without syncs a short file is stored faster than it is handed to another thread.
         self.inline = settings.uploads.durability == "relaxed"
 
@@ -124,7 +130,7 @@ class Application:
             else:
                 removal.delete(self, exchange)
         elif method == "OPTIONS":
-            exchange.respond(Response(204, PREFLIGHT))
+            exchange.respond(Response(204, PREFLIGHT + self.discovery))
         else:
             refuse(
                 exchange,

@@ -90,6 +90,11 @@ class Dialect(msgspec.Struct, frozen=True):
 LATEST: Final = Dialect(None, NEWEST)
 
 
+def discovery(size: int, seconds: float) -> bytes:
+    """What OPTIONS tells of this protocol (section 4.1.4): bytes that a file may have, how long an upload lives."""
+    return f"Accept-Patch: {PARTIAL_UPLOAD}\r\n".encode("ascii") + LATEST.limits(size, seconds)
+
+
 def dialect_of(request: Request) -> Dialect:
     """How the client of a request speaks."""
     fields = request.fields

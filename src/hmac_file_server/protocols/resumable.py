@@ -12,60 +12,57 @@ may rely on it.
 
 import functools
 import re
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 
 from hmac_file_server.auth import Grant, Operation, SignedRequest
 from hmac_file_server.files.contract import PathRefused, StoragePath
-from hmac_file_server.http import BodyCut, Exchange, Request, Response
+from hmac_file_server.http import Exchange, Request, Response
+from hmac_file_server.http.errors import HttpError
 from hmac_file_server.http.response import json_response
-from hmac_file_server.protocols.answers import body_failure, failure, problem, refuse
-from hmac_file_server.protocols.digests import body_digest
+from hmac_file_server.protocols import content_range, representation
+from hmac_file_server.protocols.answers import failure, refuse
+from hmac_file_server.protocols.digests import BodyDigest, body_digest
 from hmac_file_server.protocols.interop import PARTIAL_UPLOAD, Dialect, completes, dialect_of, speaks
 from hmac_file_server.protocols.media import OCTET_STREAM, media_type
-from hmac_file_server.protocols.resources import (
-    RESOURCES,
-    Append,
-    Appended,
-    Appending,
-    Cut,
-    Ended,
-    Mismatch,
-    Outcome,
-    at_home,
-    order_for,
-)
+from hmac_file_server.protocols.resources import Append, at_home, order_for
 from hmac_file_server.protocols.structured import natural
-from hmac_file_server.uploads import EXISTS, Failure, Plan, Progress, State, StoreError, Upload, UploadRefused
+from hmac_file_server.protocols.transfer import (
+    NO_STORE,
+    PROTOCOL,
+    Extra,
+    Transfer,
+    encode,
+    ended_badly,
+    extra_of,
+    figures,
+    file_of,
+    inconsistent,
+    offset_of,
+)
+from hmac_file_server.protocols.tus import parse_metadata
+from hmac_file_server.uploads import (
+    EXISTS,
+    Failure,
+    Plan,
+    Progress,
+    State,
+    StoreError,
+    Upload,
+    UploadRefused,
+)
 
 if TYPE_CHECKING:
     from hmac_file_server.protocols.application import Application
 
-PROTOCOL: Final = "resumable"
-_TYPES: Final = "https://iana.org/assignments/http-problem-types#"
-_NO_STORE: Final = b"Cache-Control: no-store\r\n"
 _KEY_BYTES: Final = 255
+_OLDEST: Final = 3
 _FILENAME: Final = re.compile(r"""filename=(?:"((?:[^"\\]|\\.)*)"|([^;\s]+))""", re.IGNORECASE)
 _EXTENDED: Final = re.compile(r"filename\*=UTF-8'[^']*'([^;\s]+)", re.IGNORECASE)
-
-
-class Extra(msgspec.Struct, frozen=True, array_like=True):
-    """What this protocol keeps with an upload.
-
-    limit    bytes that it may have
-    status   of the answer to its last request
-    bare     that answer has no body, as clients of slots expect it
-    """
-
-    limit: int
-    status: int = 201
-    bare: bool = False
-
-
-_extra: Final = msgspec.msgpack.Decoder(Extra)
-_encode: Final = msgspec.msgpack.Encoder().encode
+_ALLOW: Final = b"Allow: HEAD, GET, PATCH, PUT, DELETE, OPTIONS\r\n"
+_ACCEPT: Final = f"Accept-Patch: {PARTIAL_UPLOAD}\r\n".encode("ascii")
+_BAD_ENDS: Final = frozenset({State.FAILED, State.EXPIRED})
 
 
 def wants(request: Request) -> bool:
@@ -210,6 +207,15 @@ def file_name(request: Request) -> str | None:
         if plain is not None:
             return re.sub(r"\\(.)", r"\1", plain[1]) if plain[1] is not None else plain[2]
     name = request.header(b"x-filename")
+    if name is not None:
+        return name.decode("utf-8", "replace")
+    metadata = request.header(b"upload-metadata")
+    try:
+        # tus-js-client goes on sending it when it speaks this protocol.
+        known = {} if metadata is None else parse_metadata(metadata)
+    except HttpError:
+        return None
+    name = known.get("filename") or known.get("name")
     return None if name is None else name.decode("utf-8", "replace")
 
 
@@ -230,41 +236,40 @@ def begin(
     bare: bool,
 ) -> None:
     """Begin an upload that was permitted, with the body as its first part. `status`, `bare`: see `Extra`."""
+    request = exchange.request
     if creation.conflict or (creation.length is not None and plan.size != creation.length):
-        exchange.respond(_inconsistent(exchange))
+        exchange.respond(inconsistent(exchange))
         return
-    body = exchange.request.content_length or 0
+    body = request.content_length or 0
     if body > plan.limit:
         refuse(exchange, "too_large", f"The file may have at most {plan.limit} bytes.")
         return
-    check = body_digest(exchange.request)
-    key = exchange.request.header(b"idempotency-key")
+    key = request.header(b"idempotency-key")
     if key is not None and not 0 < len(key) <= _KEY_BYTES:
         refuse(exchange, "bad_field", f"Idempotency-Key must have 1 to {_KEY_BYTES} bytes.")
         return
-    extra = Extra(plan.limit, status, bare)
-    order = order_for(
-        app,
-        grant,
-        PROTOCOL,
-        plan.path,
-        plan.size,
-        plan,
-        key=key,
-        explicit=True,
-        extra=_encode(extra),
-    )
+    check = _check(request)
+    extra = Extra(plan.limit, plan.size, status, bare, representation.announced(request))
+    order = order_for(app, grant, PROTOCOL, plan.path, plan.size, plan, key=key, explicit=True, extra=encode(extra))
     exchange.owner = grant.owner
 
     def created(result: Progress | Failure) -> None:
+        exchange.fields = b""
         if not isinstance(result, Progress):
-            exchange.respond(failure(exchange, result))
+            answer = failure(exchange, result)
+            answer.head += creation.dialect.echo
+            exchange.respond(answer)
             return
-        transfer = _Transfer(app, exchange, creation.dialect, result.id, last=creation.complete, creating=True)
+        transfer = Transfer(app, exchange, creation.dialect, result.id, last=creation.complete, creating=True)
         transfer.announce(result)
-        transfer.begin(Append(offset=0, limit=plan.limit, last=creation.complete, check=check, steal=True))
+        transfer.begin(result, Append(offset=0, limit=plan.limit, check=check))
 
     app.engine.create(order, app.on_loop(exchange, created))
+
+
+def _check(request: Request) -> BodyDigest | None:
+    """Content-Digest. The older Digest is that of the whole file (RFC 3230), not of one body."""
+    return None if request.header(b"content-digest") is None else body_digest(request)
 
 
 # ---- upload resources
@@ -274,7 +279,8 @@ def resource(app: "Application", exchange: Exchange, upload_id: str) -> None:
     """A request for an upload resource that is not of tus."""
     request = exchange.request
     method = request.method
-    if method not in {"HEAD", "GET", "PATCH", "DELETE"}:
+    ranged = method == "PUT" and request.header(b"content-range") is not None
+    if not ranged and method not in {"HEAD", "GET", "PATCH", "DELETE"}:
         refuse(exchange, "method_not_allowed", "This method is not allowed here.", _ALLOW)
         return
     if app.settings.security.strict_signatures and app.permit(exchange, Operation.CHUNK) is None:
@@ -282,7 +288,9 @@ def resource(app: "Application", exchange: Exchange, upload_id: str) -> None:
     if not at_home(app, exchange, upload_id):
         return
     dialect = dialect_of(request)
-    if method == "PATCH":
+    if ranged:
+        content_range.put(app, exchange, upload_id)
+    elif method == "PATCH":
         _append(app, exchange, dialect, upload_id)
     elif method == "DELETE":
         _cancel(app, exchange, dialect, upload_id)
@@ -293,9 +301,6 @@ def resource(app: "Application", exchange: Exchange, upload_id: str) -> None:
         refuse(exchange, "bad_field", "Upload-Offset and Upload-Complete have no place in this request.")
     else:
         _ask(app, exchange, dialect, upload_id)
-
-
-_ALLOW: Final = b"Allow: HEAD, GET, PATCH, PUT, DELETE, OPTIONS\r\n"
 
 
 def _ask(app: "Application", exchange: Exchange, dialect: Dialect, upload_id: str) -> None:
@@ -320,9 +325,12 @@ def _ask(app: "Application", exchange: Exchange, dialect: Dialect, upload_id: st
 
 
 def _state(app: "Application", exchange: Exchange, dialect: Dialect, progress: Progress) -> Response:
-    if progress.state in {State.FAILED, State.EXPIRED}:
-        return _ended_badly(exchange, dialect, progress)
-    return Response(204, _figures(app, dialect, progress) + _NO_STORE)
+    if progress.state in _BAD_ENDS:
+        return ended_badly(exchange, dialect, progress)
+    head = figures(app, dialect, progress) + NO_STORE
+    algorithm = representation.wanted(exchange.request)
+    digest = None if algorithm is None else app.digests.known(progress.id, algorithm)
+    return Response(204, head if digest is None else head + digest.field)
 
 
 def _look(app: "Application", exchange: Exchange, upload_id: str) -> None:
@@ -333,21 +341,21 @@ def _look(app: "Application", exchange: Exchange, upload_id: str) -> None:
         exchange.respond(failure(exchange, error))
         return
     dialect = dialect_of(exchange.request)
-    if progress.state in {State.FAILED, State.EXPIRED}:
-        exchange.respond(_ended_badly(exchange, dialect, progress))
+    if progress.state in _BAD_ENDS:
+        exchange.respond(ended_badly(exchange, dialect, progress))
         return
     document: dict[str, object] = {
         "id": progress.id,
         "protocol": progress.protocol,
         "filename": progress.filename,
-        "offset": _offset(progress),
+        "offset": offset_of(progress),
         "length": progress.length,
         "complete": progress.complete,
         "received": progress.ranges,
     }
     if progress.complete:
-        document |= _file(app, progress)
-    exchange.respond(json_response(200, document, _figures(app, dialect, progress) + _NO_STORE))
+        document |= file_of(app, progress)
+    exchange.respond(json_response(200, document, figures(app, dialect, progress) + NO_STORE))
 
 
 def _cancel(app: "Application", exchange: Exchange, dialect: Dialect, upload_id: str) -> None:
@@ -365,281 +373,27 @@ def _append(app: "Application", exchange: Exchange, dialect: Dialect, upload_id:
     if dialect.typed:
         sent = (request.header(b"content-type") or b"").partition(b";")[0].strip().lower()
         if sent != PARTIAL_UPLOAD.encode():
-            refuse(
-                exchange,
-                "not_partial_upload",
-                f"What is appended must be of type {PARTIAL_UPLOAD}.",
-                f"Accept-Patch: {PARTIAL_UPLOAD}\r\n".encode(),
-            )
+            refuse(exchange, "not_partial_upload", f"What is appended must be of type {PARTIAL_UPLOAD}.", _ACCEPT)
             return
     offset = natural(request.header(b"upload-offset"))
-    if offset is None:
-        refuse(exchange, "bad_field", "Upload-Offset must be a number of bytes.")
-        return
     last = completes(request)
-    if last is None:
-        if request.header(b"upload-draft-interop-version") is None or dialect.rules > 3:
-            refuse(exchange, "bad_field", "Upload-Complete must be ?0 or ?1.")
-            return
-        # The oldest version only knew how to say that something is still to come.
+    if last is None and dialect.version == _OLDEST:
+        # That version only knew how to say that something is still to come.
         last = True
-    check = body_digest(request)
+    if offset is None or last is None:
+        refuse(exchange, "bad_field", "Upload-Offset must be a number of bytes, and Upload-Complete ?0 or ?1.")
+        return
+    check, digest = _check(request), representation.announced(request)
     try:
         progress = app.engine.progress(upload_id)
     except (UploadRefused, StoreError) as error:
         exchange.respond(failure(exchange, error))
         return
     exchange.owner = progress.details.owner
-    transfer = _Transfer(app, exchange, dialect, upload_id, last=last, creating=False)
-    transfer.begin(
-        Append(
-            offset=offset,
-            length=natural(request.header(b"upload-length")),
-            limit=extra_of(app, progress).limit,
-            last=last,
-            check=check,
-            steal=True,
-        )
+    append = Append(
+        offset=offset,
+        length=natural(request.header(b"upload-length")),
+        limit=extra_of(app, progress).limit,
+        check=check,
     )
-
-
-def extra_of(app: "Application", progress: Progress) -> Extra:
-    """What was kept with an upload; what fits when another protocol began it."""
-    if progress.protocol == PROTOCOL and progress.details.extra:
-        try:
-            return _extra.decode(progress.details.extra)
-        except msgspec.DecodeError:
-            pass
-    return Extra(app.settings.server.max_upload_size)
-
-
-class _Transfer:
-    """One body on its way into an upload, and all that is answered to it."""
-
-    def __init__(
-        self, app: "Application", exchange: Exchange, dialect: Dialect, upload_id: str, *, last: bool, creating: bool
-    ) -> None:
-        self._app = app
-        self._exchange = exchange
-        self._dialect = dialect
-        self._id = upload_id
-        self._last = last
-        self._creating = creating
-        self._append: Append | None = None
-        self._told = 0
-        self._unwatch: Callable[[], None] | None = None
-
-    @property
-    def _location(self) -> bytes:
-        return f"Location: {RESOURCES}{self._id}\r\n".encode("ascii")
-
-    def announce(self, progress: Progress) -> None:
-        """104: the upload can be resumed, and where."""
-        self._exchange.fields = b""
-        if self._interim:
-            self._exchange.interim(104, self._dialect.echo + self._location + self._limits(progress))
-
-    @property
-    def _interim(self) -> bool:
-        return self._dialect.interim and self._app.settings.uploads.interim_responses
-
-    def _limits(self, progress: Progress) -> bytes:
-        app = self._app
-        return self._dialect.limits(extra_of(app, progress).limit, progress.expires - app.engine.now())
-
-    def begin(self, append: Append) -> None:
-        """Take the body."""
-        app = self._app
-        self._append = append
-        if self._interim and self._dialect.progress:
-            self._told = append.offset or 0
-            self._unwatch = app.engine.watch(self._id, lambda: app.call_soon(self._progressed))
-        Appending(app, self._exchange, append, self._done).begin(self._id)
-
-    def _progressed(self) -> None:
-        """Something became durable: the client may forget it."""
-        if self._unwatch is None or self._exchange.answered:
-            return
-        try:
-            progress = self._app.engine.progress(self._id)
-        except (UploadRefused, StoreError):
-            return
-        offset = _offset(progress)
-        if offset > self._told and progress.state is State.OPEN:
-            self._told = offset
-            self._exchange.interim(104, self._dialect.echo + b"Upload-Offset: %d\r\n" % offset)
-
-    def _done(self, outcome: Outcome) -> None:
-        unwatch, self._unwatch = self._unwatch, None
-        if unwatch is not None:
-            unwatch()
-        if isinstance(outcome, Appended):
-            self._appended(outcome.progress)
-        elif isinstance(outcome, Mismatch):
-            self._respond(self._mismatch(outcome.progress))
-        elif isinstance(outcome, Ended):
-            self._ended(outcome.progress)
-        elif isinstance(outcome, Cut):
-            end = outcome.end
-            if end.cut is BodyCut.TOO_LARGE or _overrun(end.error):
-                self._overran()
-            else:
-                answer = body_failure(self._exchange, end)
-                answer.head += self._position(outcome.progress)
-                self._respond(answer)
-        elif _overrun(outcome):
-            self._overran()
-        elif isinstance(outcome, UploadRefused) and outcome.code == "length_conflict":
-            self._respond(_inconsistent(self._exchange))
-        else:
-            self._respond(failure(self._exchange, outcome))
-
-    def _respond(self, response: Response) -> None:
-        if not self._exchange.answered:
-            if self._creating and b"Location:" not in response.head:
-                response.head += self._location
-            response.head += self._dialect.echo
-            self._exchange.respond(response)
-
-    def _position(self, progress: Progress) -> bytes:
-        return b"Upload-Offset: %d\r\n" % _offset(progress) + self._dialect.completeness(complete=False)
-
-    def _appended(self, progress: Progress) -> None:
-        if progress.complete:
-            self._final(progress)
-        elif progress.state is State.FAILED:
-            self._exchange.respond(_ended_badly(self._exchange, self._dialect, progress))
-        elif self._last or (self._dialect.ends_by_length and progress.offset == progress.length):
-            self._complete(progress)
-        else:
-            head = self._position(progress) + self._limits(progress) + _NO_STORE
-            self._respond(Response(201 if self._creating else 204, head))
-
-    def _complete(self, progress: Progress) -> None:
-        """All bytes that come are there: publish, if they are as many as were announced."""
-        if progress.offset != progress.length:
-            answer = _inconsistent(self._exchange)
-            answer.head += self._position(progress)
-            self._respond(answer)
-            return
-
-        def completed(result: Progress | Failure) -> None:
-            if isinstance(result, Progress) and result.complete:
-                self._final(result)
-            elif isinstance(result, Progress):
-                self._exchange.respond(_ended_badly(self._exchange, self._dialect, result))
-            else:
-                self._respond(failure(self._exchange, result))
-
-        answer_later = self._app.on_loop(self._exchange, completed)
-
-        def opened(found: Upload | Progress | Failure) -> None:
-            if isinstance(found, Upload):
-                self._app.engine.complete(found, answer_later)
-            else:
-                answer_later(found)
-
-        self._app.engine.open(self._id, opened)
-
-    def _final(self, progress: Progress) -> None:
-        """What the target answers, as it would have to one plain request."""
-        head = _figures(self._app, self._dialect, progress)
-        extra = extra_of(self._app, progress)
-        if self._creating and self._dialect.locates_result:
-            head += self._location
-        if extra.bare:
-            self._exchange.respond(Response(extra.status, head))
-            return
-        if progress.receipt is not None and progress.receipt.etag:
-            head += f"ETag: {progress.receipt.etag}\r\n".encode("ascii")
-        self._exchange.respond(json_response(extra.status, {"success": True, **_file(self._app, progress)}, head))
-
-    def _mismatch(self, progress: Progress) -> Response:
-        append = self._append
-        offset = _offset(progress)
-        provided = 0 if append is None or append.offset is None else append.offset
-        return problem(
-            self._exchange,
-            "offset_mismatch",
-            f"The upload is at byte {offset}.",
-            self._position(progress),
-            type=_TYPES + "mismatching-upload-offset",
-            **{"expected-offset": offset, "provided-offset": provided},
-        )
-
-    def _ended(self, progress: Progress) -> None:
-        """The upload had ended before: an empty last append asks for the answer once more."""
-        if progress.state is not State.COMPLETE:
-            self._exchange.respond(_ended_badly(self._exchange, self._dialect, progress))
-            return
-        append = self._append
-        length = progress.length or 0
-        body = self._exchange.request.content_length
-        empty = not body and not self._exchange.request.chunked
-        if append is not None and append.offset == length and empty:
-            self._final(progress)
-        elif append is not None and append.offset != length:
-            self._respond(self._mismatch(progress))
-        else:
-            answer = _inconsistent(self._exchange)
-            answer.head += _figures(self._app, self._dialect, progress)
-            self._exchange.respond(answer)
-
-    def _overran(self) -> None:
-        """More came than was announced: nobody knows which of it was meant (section 4.4.2)."""
-        answer = _inconsistent(self._exchange)
-
-        def gone(_result: Progress | Failure) -> None:
-            if not self._exchange.answered:
-                self._exchange.respond(answer)
-
-        self._app.engine.cancel(self._id, self._app.on_loop(self._exchange, gone))
-
-
-def _overrun(error: object) -> bool:
-    return isinstance(error, UploadRefused) and error.code == "too_large"
-
-
-def _offset(progress: Progress) -> int:
-    return (progress.length or 0) if progress.complete else progress.offset
-
-
-def _figures(app: "Application", dialect: Dialect, progress: Progress) -> bytes:
-    """The fields that tell how far an upload is."""
-    head = dialect.echo + b"Upload-Offset: %d\r\n" % _offset(progress)
-    head += dialect.completeness(complete=progress.complete)
-    if progress.length is not None:
-        head += b"Upload-Length: %d\r\n" % progress.length
-    return head + dialect.limits(extra_of(app, progress).limit, progress.expires - app.engine.now())
-
-
-def _file(app: "Application", progress: Progress) -> dict[str, object]:
-    """The file of a complete upload, as every receipt of this server tells it."""
-    document: dict[str, object] = {
-        "filename": progress.filename if progress.receipt is None else progress.receipt.filename,
-        "size": progress.length or 0,
-        "url": app.url_of(app.stored_path(progress.path)),
-    }
-    if progress.receipt is not None and progress.receipt.digest is not None:
-        algorithm, _, value = progress.receipt.digest.partition(":")
-        document[algorithm] = value
-    return document
-
-
-def _ended_badly(exchange: Exchange, dialect: Dialect, progress: Progress) -> Response:
-    receipt = progress.receipt
-    if progress.state is State.EXPIRED or receipt is None:
-        return problem(exchange, "upload_expired", "The upload was not continued in time; begin it anew.", dialect.echo)
-    answer = failure(exchange, UploadRefused(receipt.code, receipt.detail))
-    # All bytes came, and what they were for has refused them: nothing to resume.
-    answer.head += dialect.echo + dialect.completeness(complete=True)
-    return answer
-
-
-def _inconsistent(exchange: Exchange) -> Response:
-    return problem(
-        exchange,
-        "length_conflict",
-        "The upload has another length than this request says.",
-        type=_TYPES + "inconsistent-upload-length",
-    )
+    Transfer(app, exchange, dialect, upload_id, last=last, digest=digest).begin(progress, append)

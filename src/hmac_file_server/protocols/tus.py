@@ -139,7 +139,7 @@ def options(app: "Application", exchange: Exchange) -> None:
         f"Tus-Checksum-Algorithm: {','.join(ALGORITHMS)}\r\n"
     )
     exchange.fields = _RESUMABLE
-    exchange.respond(Response(204, PREFLIGHT + _VERSIONS + head.encode("ascii")))
+    exchange.respond(Response(204, PREFLIGHT + app.discovery + _VERSIONS + head.encode("ascii")))
 
 
 def _method(exchange: Exchange) -> str:
