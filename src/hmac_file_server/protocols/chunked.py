@@ -16,11 +16,12 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote_to_bytes
 
-from hmac_file_server.auth import Operation
+from hmac_file_server.auth import Operation, Refusal
+from hmac_file_server.auth.grant import SIGNATURE, TICKET
 from hmac_file_server.files.contract import PathRefused, StorageError
 from hmac_file_server.http import BodyCut, BodyEnd, Exchange, Response
 from hmac_file_server.http.response import json_response
-from hmac_file_server.protocols.answers import body_failure, failure, problem, refuse
+from hmac_file_server.protocols.answers import body_failure, deny, failure, problem, refuse
 from hmac_file_server.protocols.digests import BodyDigest, body_digest
 from hmac_file_server.protocols.media import OCTET_STREAM, media_type
 from hmac_file_server.protocols.repeat import RepeatedBody
@@ -43,6 +44,8 @@ UPLOADS: Final = frozenset({"/upload/chunked", "/chunked-upload"})
 CHUNKS_MAX: Final = 100_000
 WAIT_MAX: Final = 60.0
 _KIB: Final = 1024
+# Whose permission does not name the file's path: the server chooses it.
+_SCHEMES: Final = frozenset({SIGNATURE, TICKET})
 _NUMBER: Final = re.compile(rb"0|[1-9][0-9]{0,17}")
 _SECONDS: Final = re.compile(r"[0-9]{1,6}(?:\.[0-9]{1,6})?")
 _KEY_BYTES: Final = 255
@@ -84,7 +87,15 @@ def status(app: "Application", exchange: Exchange) -> None:
 
 def _create(app: "Application", exchange: Exchange) -> None:
     grant = app.permit(exchange, Operation.CREATE)
-    if grant is None or not app.admits(exchange):
+    if grant is None:
+        return
+    if grant.scheme not in _SCHEMES:
+        detail = f"{grant.scheme} is for the file at one path, and begins none elsewhere"
+        refusal = Refusal(status=403, code="operation_not_allowed", reason="operation", detail_log=detail)
+        app.log_refusal(exchange, refusal)
+        deny(exchange, refusal)
+        return
+    if not app.admits(exchange):
         return
     request = exchange.request
     name = request.header(b"x-filename")
@@ -333,7 +344,8 @@ def _claimed(
             app.engine.cut(lease)
             exchange.respond(_wrong_length(exchange, f"The body must have {left} bytes.", left))
         else:
-            app.engine.finish(lease, answer)
+            # All bytes are all that this protocol needs, whichever began the upload.
+            app.engine.finish(lease, answer, last=lease.upload.length is not None)
 
     def answer(result: Progress | Failure) -> None:
         exchange.respond_soon(_receipt(app, exchange, number, result))
@@ -531,6 +543,7 @@ def _file(app: "Application", progress: Progress) -> dict[str, object]:
 
 
 def ended_badly(exchange: Exchange, progress: Progress) -> Response:
+    """What an upload that failed or expired is answered, whatever was asked of it."""
     receipt = progress.receipt
     if progress.state is State.EXPIRED or receipt is None:
         return problem(exchange, "upload_expired", "The upload was not continued in time; begin it anew.")
