@@ -229,3 +229,61 @@ def test_the_connection_is_lost_by_parts_in_parallel(
     assert relay.held.wait(60)
     relay.reset()
     check_arrival(shared_server, run.finish(), body)
+
+
+@pytest.mark.parametrize("protocol", VERSIONS)
+def test_the_connection_is_lost_again_and_again(
+    shared_server: FileServer, tus_js_client: TusJsClient, start_relay: StartRelay, tmp_path: Path, protocol: str
+) -> None:
+    """Every two mebibytes, on the server's side every other time: what is kept of each try adds up to the whole."""
+    body = content(24 * MIB + 1, f"again {protocol}")
+    relay = start_relay(shared_server, 2 * MIB)
+    file = write(tmp_path, "again.bin", body)
+    run = tus_js_client.start(job(shared_server, file, relay, protocol=protocol, retryDelays=KEEP_TRYING))
+    cuts = 0
+    while run.child.process.poll() is None:
+        if relay.held.wait(0.05):
+            (relay.reset_clients if cuts % 2 else relay.reset)()
+            relay.hold_again(2 * MIB)
+            cuts += 1
+    check_arrival(shared_server, run.finish(), body)
+    assert cuts >= 10
+    exchanges = run.exchanges()
+    assert [exchange.method for exchange in exchanges].count("POST") == 1
+    offsets = [int(exchange.headers["upload-offset"]) for exchange in exchanges if exchange.method == "HEAD"]
+    assert offsets == sorted(offsets)
+
+
+# ---- a server of several processes
+
+
+@pytest.mark.parametrize("protocol", VERSIONS)
+def test_two_processes_serve(
+    start_server: StartServer, tus_js_client: TusJsClient, start_relay: StartRelay, tmp_path: Path, protocol: str
+) -> None:
+    """Of which one has the upload, whichever the connections come to; one is lost on the client's side."""
+    server = start_server({"server": {"processes": 2}})
+    runs = []
+    for number in range(4):
+        body = content(LARGE, f"two {protocol} {number}")
+        relay = start_relay(server, HELD)
+        file = write(tmp_path, f"two-{number}.bin", body)
+        run = tus_js_client.start(job(server, file, relay, protocol=protocol, retryDelays=KEEP_TRYING))
+        runs.append((relay, run, body))
+    for relay, _, _ in runs:
+        assert relay.held.wait(60)
+        relay.reset_clients()
+    for _, run, body in runs:
+        check_arrival(server, run.finish(), body)
+        assert [exchange.method for exchange in run.exchanges()].count("POST") == 1
+
+
+def test_two_processes_serve_parts_in_parallel(
+    start_server: StartServer, tus_js_client: TusJsClient, tmp_path: Path
+) -> None:
+    """Parts of one file that different processes have."""
+    server = start_server({"server": {"processes": 2}})
+    body = content(LARGE, "two parallel")
+    run = tus_js_client.start(job(server, write(tmp_path, "parts.bin", body), parallelUploads=6, chunkSize=MIB))
+    stored = check_arrival(server, run.finish(), body)
+    assert server.files() == {stored}
