@@ -109,7 +109,7 @@ def test_a_slot_is_filled_by_appending(module_server: FileServer, draft: Draft) 
     assert not draft.is_complete(asked)
     assert not (module_server.storage / name).exists()
     more = send(module_server, "PATCH", location, data[100_000:200_000], draft.appends(100_000, complete=False))
-    assert more.status == 204
+    assert more.status == (201 if draft.version in {3, 4} else 204)
     assert more.headers["upload-offset"] == "200000"
     assert not draft.is_complete(more)
     last = send(module_server, "PATCH", location, data[200_000:], draft.appends(200_000, complete=True))
@@ -351,7 +351,7 @@ def test_a_length_that_becomes_known_at_the_end(module_server: FileServer, draft
     asked = send(module_server, "HEAD", location, headers=draft.headers())
     assert "upload-length" not in asked.headers
     more = send(module_server, "PATCH", location, data[10_000:20_000], draft.appends(10_000, complete=False))
-    assert more.status == 204
+    assert more.status in {201, 204}
     final = send(module_server, "PATCH", location, data[20_000:], draft.appends(20_000, complete=True))
     assert final.status == 201
     assert send(module_server, "GET", str(final.json()["url"])).body == data

@@ -10,10 +10,12 @@ that of the upload's target. Whoever comes with the wrong bytes is told the righ
 import re
 from typing import TYPE_CHECKING, Final
 
-from hmac_file_server.http import Exchange, Response
-from hmac_file_server.protocols.answers import failure, refuse
+from hmac_file_server.files.contract import StorageError
+from hmac_file_server.http import BodyEnd, Exchange, Response
+from hmac_file_server.protocols.answers import body_failure, failure, refuse
 from hmac_file_server.protocols.digests import body_digest
 from hmac_file_server.protocols.interop import LATEST
+from hmac_file_server.protocols.repeat import RepeatedBody
 from hmac_file_server.protocols.resources import Append
 from hmac_file_server.protocols.transfer import NO_STORE, Transfer, ended_badly, extra_of, offset_of
 from hmac_file_server.uploads import Failure, Progress, State, StoreError, Upload, UploadRefused
@@ -32,6 +34,28 @@ class RangeTransfer(Transfer):
 
     def _mismatch(self, progress: Progress) -> Response:
         return told(progress)
+
+    def _ended(self, progress: Progress) -> None:
+        """The last bytes once more get the last answer once more, if they are the same."""
+        body = self._exchange.request.content_length
+        offset = 0 if self._append is None else self._append.offset or 0
+        if not progress.complete or not body or offset + body != progress.length:
+            super()._ended(progress)
+            return
+        try:
+            sink = RepeatedBody(self._app.store, self._app.stored_path(progress.path), offset, None)
+        except StorageError as error:
+            self._exchange.respond(failure(self._exchange, error))
+            return
+
+        def ended(end: BodyEnd) -> None:
+            sink.close()
+            if end.cut is None:
+                self._final(progress)
+            else:
+                self._exchange.respond(body_failure(self._exchange, end))
+
+        self._exchange.receive(sink, ended, limit=body)
 
 
 def told(progress: Progress) -> Response:

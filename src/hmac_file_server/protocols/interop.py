@@ -49,6 +49,16 @@ class Dialect(msgspec.Struct, frozen=True):
         return self.version is not None and self.rules >= 5
 
     @property
+    def acknowledges_by_creating(self) -> bool:
+        """Whether what is appended is acknowledged by 201 as what is created is (up to -02)."""
+        return self.rules <= 4
+
+    @property
+    def cancels_plainly(self) -> bool:
+        """Whether a cancellation must not say anything of offset or completeness (up to -02)."""
+        return self.rules <= 4
+
+    @property
     def typed(self) -> bool:
         """Whether what is appended must be of type application/partial-upload (from -04)."""
         return self.rules >= 6

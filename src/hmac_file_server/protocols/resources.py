@@ -98,9 +98,13 @@ class Bounds(msgspec.Struct, frozen=True, array_like=True):
     """What the permission of an upload says of its size, for as long as the size is not known.
 
     The beginning of what every protocol keeps in `Details.extra`: so one protocol may finish what another began.
+
+    limit   bytes that it may have
+    exact   bytes that it must have, where the permission binds them and the client has not said them
     """
 
     limit: int
+    exact: int | None = None
 
 
 _bounds: Final = msgspec.msgpack.Decoder(Bounds)
@@ -110,6 +114,11 @@ def limit_of(app: "Application", progress: Progress) -> int:
     """Bytes that an upload may have, whatever protocol began it."""
     limit = app.settings.server.max_upload_size
     return min(limit, _bounds.decode(progress.details.extra).limit) if progress.details.extra else limit
+
+
+def exact_of(progress: Progress) -> int | None:
+    """Bytes that an upload must have, whatever protocol began it; None when its client may say that."""
+    return _bounds.decode(progress.details.extra).exact if progress.details.extra else None
 
 
 def settle(app: "Application", exchange: Exchange, upload_id: str, done: Callable[[], None]) -> None:
@@ -169,6 +178,7 @@ class Append(msgspec.Struct, frozen=True, kw_only=True):
     limit    bytes that the whole may have while its length is not known
     last     the upload ends with this body
     check    its digest; `check.matches` is asked once the body is whole
+    rest     its body is all that is left: where it has a length, it tells that of the upload
     steal    end a live transfer whatever the offset is; otherwise only a newcomer that begins where the upload
              ends gets its lane, what still comes of the old transfer is then held against its body
     """
@@ -178,6 +188,7 @@ class Append(msgspec.Struct, frozen=True, kw_only=True):
     limit: int = 1 << 62
     last: bool = False
     check: Check | None = None
+    rest: bool = False
     steal: bool = False
 
 
@@ -268,8 +279,20 @@ class Appending:
         elif body is not None and body > left:
             engine.cut(lease)
             self._done(UploadRefused("too_large", "The body is longer than what is left of the upload."))
+        elif self._append.rest and body is not None:
+            # Told even if the body is cut: what comes later has to end in the same place.
+            told = self._on_loop(functools.partial(self._told, lease))
+            engine.declare(lease.upload, lease.begin + body, told)
         else:
             self._exchange.receive(lease, functools.partial(self._ended, lease), limit=left)
+
+    def _told(self, lease: Lease, result: Progress | Failure) -> None:
+        if isinstance(result, Progress):
+            left = lease.lane[1] - lease.begin
+            self._exchange.receive(lease, functools.partial(self._ended, lease), limit=left)
+        else:
+            self._app.engine.cut(lease)
+            self._done(result)
 
     def _ended(self, lease: Lease, end: BodyEnd) -> None:
         engine = self._app.engine

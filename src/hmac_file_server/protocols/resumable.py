@@ -249,7 +249,9 @@ def begin(
         refuse(exchange, "bad_field", f"Idempotency-Key must have 1 to {_KEY_BYTES} bytes.")
         return
     check = _check(request)
-    extra = Extra(plan.limit, plan.size, status, bare, representation.announced(request))
+    extra = Extra(
+        plan.limit, plan.size, status, bare, representation.announced(request), representation.wanted(request)
+    )
     order = order_for(app, grant, PROTOCOL, plan.path, plan.size, plan, key=key, explicit=True, extra=encode(extra))
     exchange.owner = grant.owner
 
@@ -288,17 +290,18 @@ def resource(app: "Application", exchange: Exchange, upload_id: str) -> None:
     if not at_home(app, exchange, upload_id):
         return
     dialect = dialect_of(request)
+    told = request.header(b"upload-offset") is not None or completes(request) is not None
     if ranged:
         content_range.put(app, exchange, upload_id)
     elif method == "PATCH":
         _append(app, exchange, dialect, upload_id)
+    elif told and (method != "DELETE" or dialect.cancels_plainly):
+        # Who sends them means another method.
+        refuse(exchange, "bad_field", "Upload-Offset and Upload-Complete have no place in this request.")
     elif method == "DELETE":
         _cancel(app, exchange, dialect, upload_id)
     elif method == "GET" and not speaks(request):
         app.engine.settle(upload_id, app.on_loop(exchange, functools.partial(_look, app, exchange, upload_id)))
-    elif request.header(b"upload-offset") is not None or completes(request) is not None:
-        # Section 4.3: they have no meaning here; who sends them means another method.
-        refuse(exchange, "bad_field", "Upload-Offset and Upload-Complete have no place in this request.")
     else:
         _ask(app, exchange, dialect, upload_id)
 

@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from hmac_file_server.files.contract import StorageError
-from hmac_file_server.http import BodyCut, BodyEnd, Exchange, Response
+from hmac_file_server.http import BodyCut, Exchange, Response
 from hmac_file_server.http.response import json_response
 from hmac_file_server.protocols import representation
 from hmac_file_server.protocols.answers import body_failure, failure, problem, refuse
 from hmac_file_server.protocols.interop import Dialect
-from hmac_file_server.protocols.repeat import RepeatedBody
 from hmac_file_server.protocols.representation import Digest
 from hmac_file_server.protocols.resources import (
     RESOURCES,
@@ -23,6 +22,7 @@ from hmac_file_server.protocols.resources import (
     Ended,
     Mismatch,
     Outcome,
+    exact_of,
     limit_of,
 )
 from hmac_file_server.uploads import Failure, Progress, State, StoreError, Upload, UploadRefused, mismatch
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from hmac_file_server.protocols.application import Application
 
 PROTOCOL: Final = "resumable"
+# How often a client that understands 104 is told how far it is; each time costs a sync.
+_PROGRESS_SECONDS: Final = 1.0
 _TYPES: Final = "https://iana.org/assignments/http-problem-types#"
 NO_STORE: Final = b"Cache-Control: no-store\r\n"
 _BAD_ENDS: Final = frozenset({State.FAILED, State.EXPIRED})
@@ -47,6 +49,7 @@ class Extra(msgspec.Struct, frozen=True, array_like=True):
     status   of the answer to its last request
     bare     that answer has no body, as clients of slots expect it
     digest   what the whole has to be
+    wanted   the algorithm of the digest that the last answer is to tell
     """
 
     limit: int
@@ -54,6 +57,7 @@ class Extra(msgspec.Struct, frozen=True, array_like=True):
     status: int = 201
     bare: bool = False
     digest: Digest | None = None
+    wanted: str | None = None
 
 
 _extra: Final = msgspec.msgpack.Decoder(Extra)
@@ -129,6 +133,12 @@ class Transfer:
             self._told = offset
             self._exchange.interim(104, self._dialect.echo + b"Upload-Offset: %d\r\n" % offset)
 
+    def _settle(self) -> None:
+        """Have what came made durable, so that there is something to tell."""
+        if self._unwatch is not None and not self._exchange.answered:
+            self._app.engine.settle(self._id, _nothing)
+            self._app.call_later(_PROGRESS_SECONDS, self._settle)
+
     # ---- the body
 
     def begin(self, progress: Progress, append: Append) -> None:
@@ -140,11 +150,14 @@ class Transfer:
         if self._digest is None:
             self._digest = extra_of(app, progress).digest
         # What has to be held against a digest first is published when that is known.
-        append = msgspec.structs.replace(append, last=self._last and self._digest is None, steal=True)
+        if append.length is None and progress.length is None:
+            append = msgspec.structs.replace(append, length=exact_of(progress))
+        append = msgspec.structs.replace(append, last=self._last and self._digest is None, rest=self._last, steal=True)
         self._append = append
         if self._interim and self._dialect.progress:
             self._told = append.offset or 0
             self._unwatch = app.engine.watch(self._id, lambda: app.call_soon(self._progressed))
+            app.call_later(_PROGRESS_SECONDS, self._settle)
         Appending(app, self._exchange, append, self._done).begin(self._id)
 
     def _done(self, outcome: Outcome) -> None:
@@ -272,7 +285,7 @@ class Transfer:
     def _final(self, progress: Progress) -> None:
         """What the target answers, as it would have to one plain request; with the digest that is asked for."""
         app, exchange = self._app, self._exchange
-        algorithm = representation.wanted(exchange.request)
+        algorithm = representation.wanted(exchange.request) or extra_of(app, progress).wanted
         if algorithm is None:
             self._receipt(progress, None)
             return
@@ -310,43 +323,21 @@ class Transfer:
             self._exchange.respond(response)
 
     def _ended(self, progress: Progress) -> None:
-        """The upload had ended before: whoever repeats its last bytes gets its answer once more."""
-        if progress.state is not State.COMPLETE:
-            self._respond(ended_badly(self._exchange, self._dialect, progress))
-            return
+        """The upload had ended before: whoever completes it once more gets its answer once more."""
         request = self._exchange.request
         length = progress.length or 0
-        body = request.content_length
-        if body is None and not request.chunked:
-            body = 0
         offset = length if self._append is None or self._append.offset is None else self._append.offset
-        if body == 0 and offset == length:
-            self._final(progress)
-        elif self._last and body is not None and offset + body == length:
-            self._repeat(progress, offset, body)
-        elif offset == length:
+        if progress.state is not State.COMPLETE:
+            self._respond(ended_badly(self._exchange, self._dialect, progress))
+        elif offset != length:
+            self._respond(self._mismatch(progress))
+        elif request.chunked or request.content_length:
+            # Section 4.4.2: nothing can be appended to it any more.
             answer = inconsistent(self._exchange)
             answer.head += figures(self._app, self._dialect, progress)
             self._respond(answer)
         else:
-            self._respond(self._mismatch(progress))
-
-    def _repeat(self, progress: Progress, offset: int, length: int) -> None:
-        app, exchange = self._app, self._exchange
-        try:
-            body = RepeatedBody(app.store, app.stored_path(progress.path), offset, None)
-        except StorageError as error:
-            self._respond(failure(exchange, error))
-            return
-
-        def ended(end: BodyEnd) -> None:
-            body.close()
-            if end.cut is not None:
-                self._respond(body_failure(exchange, end))
-            else:
-                self._final(progress)
-
-        exchange.receive(body, ended, limit=length)
+            self._final(progress)
 
     # ---- answers
 
@@ -365,7 +356,7 @@ class Transfer:
     def _more(self, progress: Progress) -> Response:
         """The body is there, and more may come."""
         head = self._position(progress) + self._limits(progress) + NO_STORE
-        return Response(201 if self._creating else 204, head)
+        return Response(201 if self._creating or self._dialect.acknowledges_by_creating else 204, head)
 
     def _mismatch(self, progress: Progress) -> Response:
         """The body does not begin where the upload ends."""
