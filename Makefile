@@ -9,6 +9,7 @@ help:
 	@echo "make serve   run the server on http://127.0.0.1:8080, files in ./data"
 	@echo "make test    install what the tests need and run them all"
 	@echo "make check   lint, types, layout and unit tests: no servers, no packages"
+	@echo "make soak    the hunts of make test, longer: half an hour, SOAK=N times as long"
 	@echo "make bench   compare with nginx and aiohttp; BENCH='--long --peer NAME=URL'"
 	@echo "make format  format the code;  make lock  pin the requirements anew"
 
@@ -27,8 +28,21 @@ check:
 test:
 	@scripts/test-packages
 	@$(MAKE) --no-print-directory check
-	$(PYTEST) -n 2 --dist loadfile tests/server tests/http tests/stores tests/crash
-	$(PYTEST) tests/network tests/faults tests/guide tests/peers
+	@scripts/npm-packages
+	$(PYTEST) -n 2 --dist loadfile tests/server tests/http tests/stores tests/crash tests/faults tests/conformance \
+	  tests/clients
+	$(PYTEST) tests/network tests/guide tests/peers
+
+# The hunts of `make test`, longer. Bounded: about half an hour; SOAK=N makes it N times as long.
+SOAK ?= 1
+
+soak:
+	@scripts/test-packages
+	@scripts/venv test
+	HMAC_FILE_SERVER_SOAK=$(SOAK) $(PYTEST) -n 2 --timeout 7200 tests/unit/uploads
+	KILLS=$$((340 * $(SOAK))) POWER_CUTS=$$((200 * $(SOAK))) $(PYTEST) --timeout 7200 \
+	  tests/crash/test_killed_servers.py tests/crash/test_power_cut_uploads.py
+	$(BIN)/python -m bench.takeover --switches $$((500 * $(SOAK)))
 
 bench:
 	@scripts/test-packages nginx-light gcc libc6-dev
