@@ -39,7 +39,7 @@ SOAK ?= 1
 soak:
 	@scripts/test-packages
 	@scripts/venv test
-	HMAC_FILE_SERVER_SOAK=$(SOAK) $(PYTEST) -n 2 --timeout 7200 tests/unit/uploads
+	HMAC_FILE_SERVER_SOAK=$$((2000 * $(SOAK))) $(PYTEST) -n 2 --timeout 7200 tests/unit/uploads
 	KILLS=$$((340 * $(SOAK))) POWER_CUTS=$$((200 * $(SOAK))) $(PYTEST) --timeout 7200 \
 	  tests/crash/test_killed_servers.py tests/crash/test_power_cut_uploads.py
 	$(BIN)/python -m bench.takeover --switches $$((500 * $(SOAK)))
