@@ -44,6 +44,7 @@ def arguments(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--case", action="append", default=[], help="one case; for the draft also ID@VERSION")
     parser.add_argument("--patience", type=float, default=10.0, help="seconds that an answer may take (10)")
     parser.add_argument("--list", action="store_true", help="list the cases and try none")
+    parser.add_argument("--markdown", action="store_true", help="with --list: as the tables of docs/conformance.md")
     parser.add_argument("--json", action="store_true", help="the results, or the list, as JSON")
     found = parser.parse_args(words)
     if not found.list and found.url is None:
@@ -81,6 +82,18 @@ def listing(as_json: bool, only: Family | None) -> str:
     return "\n".join(lines)
 
 
+def tables() -> str:
+    """The cases as they stand in docs/conformance.md: a table for each group of ids."""
+    found: dict[str, list[str]] = {}
+    for case in CATALOGUE.cases.values():
+        group = case.id.rpartition("-")[0]
+        where = versions(case.versions) or ", ".join(case.needs) or "-"
+        line = f"| `{case.id}` | {case.level.value} | {where} | {case.source} | {case.title} |"
+        found.setdefault(group, []).append(line)
+    heads = ("| case | level | versions, or what it needs | said in | what it proves |", "|---|---|---|---|---|")
+    return "\n\n".join("\n".join((f"### {group}", "", *heads, *lines)) for group, lines in found.items())
+
+
 def row(result: Result) -> str:
     """One line of the table, with what went wrong and what was remarked below it."""
     trial = result.trial
@@ -106,14 +119,18 @@ def main(words: Sequence[str] | None = None) -> int:
     options = arguments(words)
     only = Family(options.only) if options.only else None
     if options.list:
-        print(listing(options.json, only))
+        print(tables() if options.markdown else listing(options.json, only))
         return 0
     try:
         trials = chosen(only, tuple(options.case))
     except ValueError as error:
         print(error, file=sys.stderr)
         return USAGE_ERROR
-    suite = Suite(Target(options.url, dict(options.header), options.patience))
+    target = Target(options.url, dict(options.header), options.patience)
+    if not target.wait_reachable():
+        print(f"nothing takes connections at {options.url}", file=sys.stderr)
+        return USAGE_ERROR
+    suite = Suite(target)
     results: list[Result] = []
     for trial in trials:
         result = suite.attempt(trial)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from urllib.parse import urljoin
 
-from tests.conformance.catalogue import Failed, Version, expect, skip
+from tests.conformance.catalogue import Failed, Version, expect
 from tests.conformance.connection import Answer, Connection, Fields, NoAnswer, request_head
 from tests.conformance.structured import Bare, dictionary, item
 from tests.conformance.target import PARTIAL_TYPE, Target, expect_ok, number
@@ -203,9 +203,3 @@ class Draft:
         last = url.rstrip("/").rsplit("/", 1)[1]
         turned = last[:-4] + "".join("0" if sign != "0" else "1" for sign in last[-4:])
         return url.rstrip("/").rsplit("/", 1)[0] + "/" + turned
-
-    def need_version(self) -> str:
-        """The version as it stands in the fields; skips the form without one."""
-        if self.version is None:
-            skip("the form without a version")
-        return str(self.version)

@@ -61,6 +61,7 @@ class Suite:
     target: Target
     _tus: Tus | None = None
     _ranges: Ranges | None = None
+    _doubtful: bool = False
     _gone: bool = False
     _drafts: dict[Version, Draft] = field(default_factory=dict)
 
@@ -84,10 +85,11 @@ class Suite:
 
     def attempt(self, trial: Trial) -> Result:
         """Try one case. Whatever goes wrong in it is its result; nothing is raised."""
-        if self._gone or not self.target.wait_reachable():
+        if self._gone or (self._doubtful and not self.target.wait_reachable()):
             # It is waited for once: after that, every case fails at once.
             self._gone = True
             return Result(trial, FAIL, "the server takes no connections", 0.0)
+        self._doubtful = False
         started = time.monotonic()
         self.target.notes = []
         client = self.client(trial)
@@ -101,9 +103,9 @@ class Suite:
         except Failed as failed:
             verdict, reason = FAIL, str(failed)
         except (NoAnswer, Malformed) as broken:
-            verdict, reason = FAIL, str(broken)
+            verdict, reason, self._doubtful = FAIL, str(broken), True
         except OSError as error:
-            verdict, reason = FAIL, f"connection: {error}"
+            verdict, reason, self._doubtful = FAIL, f"connection: {error}", True
         seconds = time.monotonic() - started
         notes = tuple(self.target.notes)
         try:
