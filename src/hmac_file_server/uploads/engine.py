@@ -293,7 +293,9 @@ class Engine:
 
     def _repeated(self, order: Order, session: Session) -> Progress | UploadRefused:
         """The upload that a key stands for, if it is the one that is ordered now."""
-        if session.length != order.length or session.filename != order.filename or session.protocol != order.protocol:
+        # A length that was left open may have been told since.
+        other = order.length is not None and session.length != order.length
+        if other or session.filename != order.filename or session.protocol != order.protocol:
             return UploadRefused("key_reused", "This idempotency key stands for another upload.")
         return self._latest(session)
 
