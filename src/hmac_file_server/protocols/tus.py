@@ -110,7 +110,8 @@ def collection(app: "Application", exchange: Exchange) -> None:
     method = _method(exchange)
     if method == "OPTIONS":
         options(app, exchange)
-    elif method != "POST":
+    elif method != "POST" or exchange.request.method != "POST":
+        # An override is for what a client cannot send, which is never a POST; slots are permissions to PUT.
         refuse(exchange, "method_not_allowed", "Uploads are begun here, with POST.", b"Allow: POST, OPTIONS\r\n")
     elif _version(exchange):
         _create(app, exchange)
