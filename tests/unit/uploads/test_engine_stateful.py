@@ -185,6 +185,7 @@ class EngineMachine(RuleBasedStateMachine):
             fixed = known.fixed if known is not None else {}
             if session.state == OPEN:
                 possible = self.world.disk.possible(session.id)
+                assert not session.ranges or len(possible) >= session.ranges[-1][1], "the draft may vanish"
                 for start, stop in session.ranges:
                     for index in range(start, stop):
                         assert len(possible[index]) == 1, f"byte {index} is recorded, and not safe"
@@ -316,8 +317,10 @@ class EngineMachine(RuleBasedStateMachine):
     @action(weight=4, pick=PICK, size=st.integers(1, 3 * CHUNK))
     def write(self, pick: int, size: int) -> None:
         body = self.body(pick)
-        if body is None:
-            return
+        if body is not None:
+            self.write_some(body, size)
+
+    def write_some(self, body: Body, size: int) -> None:
         lease = body.claimed.lease
         piece = body.bytes[lease.position : min(lease.position + size, lease.lane[1])]
         try:
@@ -386,6 +389,25 @@ class EngineMachine(RuleBasedStateMachine):
     def release(self, pick: int, server: int) -> None:
         process = self.process(server)
         process.engine.release(self.upload(pick).id, self.world.expect("release", process))
+
+    @action(weight=2, pick=PICK, server=PICK, variant=st.sampled_from([0, 1]), at_once=MOSTLY, late=st.booleans())
+    def take_over(self, pick: int, server: int, variant: int, at_once: bool, late: bool) -> None:
+        """Somebody continues what a body is at, and the old one comes back, perhaps."""
+        old = self.body(pick)
+        if old is None:
+            return
+        lane, known = old.claimed.lane, old.upload
+        start = min(known.everything.reach(lane[0]), lane[1])
+        claimed = self.world.claim(known.id, lane, start, process=self.process(server))
+        self.bodies.append(Body(known, claimed, variant, None))
+        if at_once:
+            self.world.run()
+        self.world.clock.advance(0.3)
+        if at_once:
+            self.world.run()
+            self.judge_bodies()
+        if late and old.claimed.holds:
+            self.write_some(old, CHUNK)
 
     # -- what happens by itself
 
