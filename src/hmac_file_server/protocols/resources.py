@@ -201,6 +201,7 @@ class Appending:
         self._append = append
         self._done = done
         self._current = False
+        self._taken = False
 
     def begin(self, upload_id: str) -> None:
         """Open the upload and go on; this process must serve it (`at_home`)."""
@@ -257,10 +258,15 @@ class Appending:
             upload,
             (0, end),
             offset,
-            on_taken=lambda: self._app.call_soon(self._exchange.cut, BodyCut.TAKEN_OVER),
+            on_taken=lambda: self._app.call_soon(self._lost),
             done=self._on_loop(self._claimed),
             check=append.check,
         )
+
+    def _lost(self) -> None:
+        """A newcomer has the lane; a body that was not begun yet is not begun any more."""
+        self._taken = True
+        self._exchange.cut(BodyCut.TAKEN_OVER)
 
     def _claimed(self, result: Lease | Progress | Failure) -> None:
         if isinstance(result, Progress):
@@ -287,7 +293,10 @@ class Appending:
             self._exchange.receive(lease, functools.partial(self._ended, lease), limit=left)
 
     def _told(self, lease: Lease, result: Progress | Failure) -> None:
-        if isinstance(result, Progress):
+        if isinstance(result, Progress) and self._taken:
+            self._app.engine.cut(lease)
+            self._done(UploadRefused("upload_taken_over", "Another request continues this upload."))
+        elif isinstance(result, Progress):
             left = lease.lane[1] - lease.begin
             self._exchange.receive(lease, functools.partial(self._ended, lease), limit=left)
         else:
