@@ -29,6 +29,7 @@ class Grant(msgspec.Struct, frozen=True, kw_only=True):
     file_expires epoch seconds after which the stored file may go
     ticket_id    identity of a ticket whose uses are counted
     max_files    how many files the ticket may publish in all; None when not limited
+    until        epoch seconds when the permission ends; None when the scheme does not say
     """
 
     scheme: str
@@ -44,6 +45,7 @@ class Grant(msgspec.Struct, frozen=True, kw_only=True):
     file_expires: float | None = None
     ticket_id: str | None = None
     max_files: int | None = None
+    until: float | None = None
 
     def covers(self, path: str) -> bool:
         """True when a file may be published at this storage path (relative, no leading slash).

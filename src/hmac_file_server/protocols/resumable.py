@@ -250,7 +250,12 @@ def begin(
         return
     check = _check(request)
     extra = Extra(
-        plan.limit, plan.size, status, bare, representation.announced(request), representation.wanted(request)
+        limit=plan.limit,
+        status=status,
+        bare=bare,
+        digest=representation.announced(request),
+        wanted=representation.wanted(request),
+        until=grant.until,
     )
     order = order_for(app, grant, PROTOCOL, plan.path, plan.size, plan, key=key, explicit=True, extra=encode(extra))
     exchange.owner = grant.owner

@@ -38,7 +38,7 @@ NO_STORE: Final = b"Cache-Control: no-store\r\n"
 _BAD_ENDS: Final = frozenset({State.FAILED, State.EXPIRED})
 
 
-_SPOILT: Final = frozenset({"upload_lost", "upload_overrun"})
+_SPOILT: Final = frozenset({"upload_expired", "upload_lost", "upload_overrun"})
 
 
 class Extra(msgspec.Struct, frozen=True, array_like=True):
@@ -50,6 +50,7 @@ class Extra(msgspec.Struct, frozen=True, array_like=True):
     bare     that answer has no body, as clients of slots expect it
     digest   what the whole has to be
     wanted   the algorithm of the digest that the last answer is to tell
+    until    epoch seconds when the permission ended under which it was begun; None: it did not say
     """
 
     limit: int
@@ -58,6 +59,7 @@ class Extra(msgspec.Struct, frozen=True, array_like=True):
     bare: bool = False
     digest: Digest | None = None
     wanted: str | None = None
+    until: float | None = None
 
 
 _extra: Final = msgspec.msgpack.Decoder(Extra)
@@ -147,8 +149,14 @@ class Transfer:
         if progress.details.partial or progress.details.parts:
             refuse(self._exchange, "made_of_parts", "This upload is a part of another, or is made of parts.")
             return
+        extra = extra_of(app, progress)
+        if extra.until is not None and app.clock.time() >= extra.until + app.settings.uploads.max_resumable_age:
+            # However often it is continued: the permission for it does not live for ever.
+            reason = UploadRefused("upload_expired", "The permission for this upload has ended; begin it anew.")
+            self._reject(reason, failure(self._exchange, reason))
+            return
         if self._digest is None:
-            self._digest = extra_of(app, progress).digest
+            self._digest = extra.digest
         # What has to be held against a digest first is published when that is known.
         if append.length is None and progress.length is None:
             append = msgspec.structs.replace(append, length=exact_of(progress))

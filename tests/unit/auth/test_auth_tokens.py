@@ -67,6 +67,7 @@ def test_a_slot_token_grants_what_it_says() -> None:
         media_type="image/jpeg",
         filename="très cool.jpg",
         file_expires=float(int(NOW) + 604800),
+        until=float(EXP),
     )
 
 
@@ -197,6 +198,7 @@ def test_a_ticket_grants_what_it_says() -> None:
         file_expires=float(EXP + 9),
         ticket_id="AbC-1_2",
         max_files=3,
+        until=float(EXP),
     )
 
 

@@ -45,4 +45,5 @@ class ProsodyToken:
             media_type=None if claims.filetype is None else fields.safe_media_type(claims.filetype),
             filename=claims.filename,
             file_expires=None if claims.expires is None else float(claims.expires),
+            until=float(claims.exp),
         )

@@ -85,6 +85,7 @@ class HeaderSignature:
                     form="whole",
                     exact_size=size if uploads else None,
                     filename=_text(name) if uploads and name else None,
+                    until=float(expires),
                 )
         variants = diagnosis.strong_variants(request.method, path, name, size, expires, self._base_paths)
         return diagnosis.explain(self.name, self._keys, mac, variants)

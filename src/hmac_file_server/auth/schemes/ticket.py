@@ -53,6 +53,7 @@ class Ticket:
             file_expires=None if claims.file_expires is None else float(claims.file_expires),
             ticket_id=claims.jti,
             max_files=claims.files,
+            until=float(claims.exp),
         )
         if operation in _AT_THE_PATH:
             path = self._storage_path(request.path, operation)

@@ -53,6 +53,6 @@ class SlotV3:
                         now = self._clock.time()
                         if now >= expires:
                             return expired("signature_expired", self.name, expires, now)
-                        return Grant(scheme=self.name, key_id=key.id, form=form)
+                        return Grant(scheme=self.name, key_id=key.id, form=form, until=float(expires))
         variants = diagnosis.v3_variants(request.method, path, request.query, expires, self._base_paths)
         return diagnosis.explain(self.name, self._keys, mac, variants)
