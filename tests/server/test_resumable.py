@@ -404,7 +404,7 @@ def test_what_is_asked_without_a_word_of_the_draft(module_server: FileServer) ->
     seen = send(module_server, "GET", location)
     assert seen.status == 200
     document = seen.json()
-    assert (document["offset"], document["length"], document["complete"]) == (400, 1000, False)
+    assert (document["uploaded_bytes"], document["total_size"], document["completed"]) == (400, 1000, False)
     assert seen.headers["upload-offset"] == "400"
     assert send(module_server, "HEAD", location).headers["upload-offset"] == "400"
 

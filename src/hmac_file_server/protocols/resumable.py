@@ -20,9 +20,9 @@ from hmac_file_server.auth import Grant, Operation, SignedRequest
 from hmac_file_server.files.contract import PathRefused, StoragePath
 from hmac_file_server.http import Exchange, Request, Response
 from hmac_file_server.http.errors import HttpError
-from hmac_file_server.http.response import json_response
 from hmac_file_server.protocols import content_range, representation
 from hmac_file_server.protocols.answers import failure, refuse
+from hmac_file_server.protocols.chunked import describe
 from hmac_file_server.protocols.digests import BodyDigest, body_digest
 from hmac_file_server.protocols.interop import PARTIAL_UPLOAD, Dialect, completes, dialect_of, speaks
 from hmac_file_server.protocols.media import OCTET_STREAM, media_type
@@ -37,9 +37,7 @@ from hmac_file_server.protocols.transfer import (
     ended_badly,
     extra_of,
     figures,
-    file_of,
     inconsistent,
-    offset_of,
 )
 from hmac_file_server.protocols.tus import parse_metadata
 from hmac_file_server.uploads import (
@@ -348,22 +346,10 @@ def _look(app: "Application", exchange: Exchange, upload_id: str) -> None:
     except (UploadRefused, StoreError) as error:
         exchange.respond(failure(exchange, error))
         return
-    dialect = dialect_of(exchange.request)
-    if progress.state in _BAD_ENDS:
-        exchange.respond(ended_badly(exchange, dialect, progress))
-        return
-    document: dict[str, object] = {
-        "id": progress.id,
-        "protocol": progress.protocol,
-        "filename": progress.filename,
-        "offset": offset_of(progress),
-        "length": progress.length,
-        "complete": progress.complete,
-        "received": progress.ranges,
-    }
-    if progress.complete:
-        document |= file_of(app, progress)
-    exchange.respond(json_response(200, document, figures(app, dialect, progress) + NO_STORE))
+    answer = describe(app, exchange, progress)
+    if progress.state not in _BAD_ENDS:
+        answer.head += figures(app, dialect_of(exchange.request), progress)
+    exchange.respond(answer)
 
 
 def _cancel(app: "Application", exchange: Exchange, dialect: Dialect, upload_id: str) -> None:
