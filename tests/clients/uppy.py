@@ -21,17 +21,18 @@ MARKUP = b'<!doctype html><meta charset="utf-8"><title>Uppy</title><input type="
 MILLISECONDS = 60_000
 
 
-def bundle(folder: Path) -> bytes:
-    """The page's script with everything that it imports."""
+def bundle(folder: Path, code: str | None = None) -> bytes:
+    """A script, or that of the page, with everything that it imports."""
     script = folder / "page.js"
     subprocess.run(
         [
             node.node(),
             str(node.package("esbuild") / "bin" / "esbuild"),
-            *(str(HERE / "uppy-page.js"), "--bundle", "--format=iife", "--log-level=warning", f"--outfile={script}"),
+            *("--bundle", "--format=iife", "--log-level=warning", f"--outfile={script}"),
         ],
+        cwd=HERE,  # packages are looked for from there
         env=node.environment(),
-        cwd=HERE,
+        input=(code or (HERE / "uppy-page.js").read_text(encoding="utf-8")).encode(),
         check=True,
         timeout=60,
     )
