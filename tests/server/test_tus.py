@@ -434,6 +434,45 @@ def test_the_name_and_the_type(tus: Client) -> None:
     assert stored(Upload_Metadata="relativePath,filename " + base64_of("a b.txt"))[0] == "a b.txt"
 
 
+def test_a_short_file_in_one_request(tus: Client) -> None:
+    """It is stored as a PUT is, and is an upload like any other afterwards."""
+    before = tus.server.files()
+    kept = metadata(filename="short.txt", note="kept")
+    digest = base64_of(hashlib.sha1(b"short").digest())
+    answer = tus.post(
+        b"short", {**SIGNED, **STREAM}, Upload_Length="5", Upload_Metadata=kept, Upload_Checksum=f"sha1 {digest}"
+    )
+    path = path_of(answer)
+    assert answer.headers["upload-offset"] == "5"
+    assert "upload-expires" not in answer.headers
+    head = tus.head(path)
+    assert (head.headers["upload-offset"], head.headers["upload-length"]) == ("5", "5")
+    assert head.headers["upload-metadata"] == kept
+    assert (tus.get(path).body, tus.get(path).headers["content-type"]) == (b"short", "text/plain")
+    assert tus.patch(path, 5, b"").status == 204
+    status = tus.server.request("GET", f"/upload/status?session_id={path.removeprefix('/tus/')}").json()
+    assert (status["completed"], status["filename"], status["received"]) == (True, "short.txt", [[0, 5]])
+    assert tus.delete(path).status == 204
+    assert tus.server.files() == before
+    assert tus.head(path).status == 404
+
+
+def test_a_short_file_that_cannot_be(tus: Client) -> None:
+    before = tus.server.files()
+    wrong = f"md5 {base64_of(b'x' * 16)}"
+    answer = tus.post(b"short", {**SIGNED, **STREAM}, Upload_Length="5", Upload_Checksum=wrong)
+    assert code(answer) == (460, "checksum_mismatch")
+    with Wire(tus.server) as wire:
+        wire.head("POST", "/tus/", {**SIGNED, **STREAM, "Upload-Length": "5", "Content-Length": "5"})
+        wire.send(b"shor")
+    assert tus.server.files() == before
+    place = f"held/{next(_names)}.bin"
+    tus.server.request("PUT", f"/upload/{place}?{slots.v1(place, 5)}", b"other")
+    bearer = signatures.bearer(signatures.ticket(path=place, ops=["create"], files=1))
+    assert code(tus.post(b"short", {**TUS, **STREAM, **bearer}, Upload_Length="5")) == (409, "exists")
+    assert tus.post(b"other", {**TUS, **STREAM, **bearer}, Upload_Length="5").status == 201
+
+
 # ---- a length that comes later
 
 
@@ -812,6 +851,22 @@ def test_one_of_two_succeeds(tus: Client, size: int) -> None:
     assert tus.get(path).body == BODY[:size]
 
 
+@pytest.mark.parametrize("size", [60_000, 8 << 20])
+def test_the_last_offset_means_that_the_file_is_there(tus: Client, size: int) -> None:
+    """A client that has seen it asks no further."""
+    body = content(size, "all there")
+    path = tus.create(size)
+    with Wire(tus.server) as wire:
+        wire.head("PATCH", path, {**STREAM, "Upload-Offset": "0", "Content-Length": str(size)})
+        wire.send(body)
+    until = time.monotonic() + 20
+    while (offset := tus.offset(path)) < size and time.monotonic() < until:
+        pass
+    assert offset == size
+    assert tus.server.request("GET", f"/upload/status?session_id={path.removeprefix('/tus/')}").json()["completed"]
+    assert tus.get(path).body == body
+
+
 def test_whoever_asks_does_no_harm(tus: Client) -> None:
     path = tus.create(len(BODY))
     with Wire(tus.server) as wire:
@@ -928,6 +983,22 @@ def test_uploads_expire(small: Client) -> None:
     assert code(small.get(path)) == (410, "upload_expired")
     assert small.delete(path).status == 204
     assert small.head(path).status == 404
+
+
+def test_no_permission_lives_for_ever(small: Client) -> None:
+    """However often the upload is continued in time: a ticket's end, and as long again as an upload may rest."""
+    bearer = signatures.bearer(signatures.ticket(prefix="t", exp=signatures.in_future(1)))
+    named = metadata(filename="a.txt")
+    path = path_of(small.post(None, {**TUS, **bearer}, Upload_Length="1000", Upload_Metadata=named))
+    offset = 0
+    until = time.monotonic() + 20
+    while (answer := small.patch(path, offset, b"x")).status == 204 and time.monotonic() < until:
+        offset += 1
+        time.sleep(0.1)
+    assert code(answer) == (410, "upload_expired")
+    assert offset > 10
+    assert small.head(path).status == 410
+    assert code(small.patch(path, offset, b"x")) == (410, "upload_expired")
 
 
 @pytest.fixture

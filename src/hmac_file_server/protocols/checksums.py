@@ -46,11 +46,6 @@ class Checksum:
         """Whether the bytes so far are the announced ones."""
         return compare_digest(self._hash.digest(), self._expected)
 
-    @property
-    def fault(self) -> HttpError | None:
-        """Why it can never match; None: it was understood."""
-        return None
-
 
 class TrailingChecksum:
     """The checksum of a body that says only at its end what it should be, and by which algorithm.

@@ -22,10 +22,10 @@ from urllib.parse import urlsplit
 import msgspec
 
 from hmac_file_server.auth import Grant, Operation
-from hmac_file_server.files.contract import PathRefused, StorageError
+from hmac_file_server.files.contract import DraftHeld, PathRefused, StorageError
 from hmac_file_server.http import BodyEnd, Exchange, Response
 from hmac_file_server.http.errors import HttpError
-from hmac_file_server.protocols import download
+from hmac_file_server.protocols import download, transfer
 from hmac_file_server.protocols.answers import PREFLIGHT, body_failure, failure, problem, refuse
 from hmac_file_server.protocols.checksums import ALGORITHMS, Checksum, TrailingChecksum, body_checksum
 from hmac_file_server.protocols.chunked import describe, ended_badly
@@ -40,11 +40,24 @@ from hmac_file_server.protocols.resources import (
     Mismatch,
     Outcome,
     at_home,
+    exact_of,
     limit_of,
     order_for,
     settle,
 )
-from hmac_file_server.uploads import Failure, Progress, State, StoreError, Upload, UploadRefused
+from hmac_file_server.uploads import (
+    Failure,
+    Order,
+    Plan,
+    Progress,
+    Result,
+    SingleUpload,
+    State,
+    Stored,
+    StoreError,
+    Upload,
+    UploadRefused,
+)
 
 if TYPE_CHECKING:
     from hmac_file_server.protocols.application import Application
@@ -70,6 +83,8 @@ _NUMBER: Final = re.compile(rb"[0-9]{1,40}")
 _KEY: Final = re.compile(r"[!-+\--~]+")
 _KEY_BYTES: Final = 255
 _PART: Final = re.compile(r"(?:.*/)?tus/([0-9]{1,12}_[0-9a-z]{1,64})/?")
+# Files of so many bytes are stored at once when they come whole with the request that begins their upload.
+_AT_ONCE: Final = 64 * 1024
 _ENDED: Final = frozenset({State.FAILED, State.EXPIRED})
 
 Check = Checksum | TrailingChecksum
@@ -82,12 +97,14 @@ class Extra(msgspec.Struct, frozen=True, array_like=True):
     exact      bytes that it must have, where the permission binds them and the request left them open
     metadata   Upload-Metadata as it came
     concat     Upload-Concat as it came
+    until      epoch seconds when the permission ended under which it was begun; None: it did not say
     """
 
     limit: int
     exact: int | None = None
     metadata: str = ""
     concat: str = ""
+    until: float | None = None
 
 
 _extra: Final = msgspec.msgpack.Decoder(Extra)
@@ -95,10 +112,17 @@ _encode: Final = msgspec.msgpack.Encoder().encode
 
 
 def extra_of(app: "Application", progress: Progress) -> Extra:
-    """What is kept with an upload; of one that another protocol began, no more than its limit."""
+    """What is kept with an upload; of one that another protocol began, its bounds."""
     if progress.protocol == PROTOCOL:
         return _extra.decode(progress.details.extra)
-    return Extra(limit_of(app, progress))
+    return Extra(limit_of(app, progress), exact_of(progress), until=transfer.extra_of(app, progress).until)
+
+
+def _outlived(app: "Application", extra: Extra) -> UploadRefused | None:
+    """Why an upload may not go on, however often it is continued: no permission lives for ever."""
+    if extra.until is None or app.clock.time() < extra.until + app.settings.uploads.max_resumable_age:
+        return None
+    return UploadRefused("upload_expired", "The permission for this upload has ended; begin it anew.")
 
 
 # ---- which request goes where
@@ -241,19 +265,24 @@ def _create(app: "Application", exchange: Exchange) -> None:
     if not wanted.partial and not app.extension_allowed(path):
         refuse(exchange, "extension_refused", "Files with this extension are not taken.")
         return
+    plan = app.plan_for(grant, path, wanted.length, declared, filename)
     order = order_for(
         app,
         grant,
         PROTOCOL,
         path,
         wanted.length,
-        app.plan_for(grant, path, wanted.length, declared, filename),
+        plan,
         key=wanted.key,
         partial=wanted.partial,
         parts=wanted.parts,
-        extra=_encode(Extra(limit, _left_open(grant, known), wanted.verbatim, wanted.concat)),
+        extra=_encode(Extra(limit, _left_open(grant, known), wanted.verbatim, wanted.concat, grant.until)),
     )
     exchange.owner = grant.owner
+    whole = stream and not wanted.partial and wanted.key is None and wanted.length == request.content_length
+    if whole and 0 < (wanted.length or 0) <= _AT_ONCE:
+        _store(app, exchange, order, plan, check)
+        return
     app.engine.create(order, app.on_loop(exchange, functools.partial(_created, app, exchange, check, stream=stream)))
 
 
@@ -402,6 +431,69 @@ def _first_bytes(app: "Application", exchange: Exchange, created: Progress, appe
         exchange.respond(answer)
 
 
+# ---- short uploads, whole in the request that begins them
+
+
+class _Compared:
+    """The sink of a body that has a checksum."""
+
+    def __init__(self, upload: SingleUpload, check: Check) -> None:
+        self._upload = upload
+        self._check = check
+
+    def write(self, view: memoryview) -> None:
+        """See `BodySink`."""
+        self._upload.write(view)
+        self._check.update(view)
+
+
+def _store(app: "Application", exchange: Exchange, order: Order, plan: Plan, check: Check | None) -> None:
+    """Store a short file as a PUT does, and record that it was an upload: who gets no answer knows of none."""
+    short = exchange.body_arrived
+    try:
+        upload = SingleUpload(app.store, plan, look_first=not short)
+    except (UploadRefused, StorageError) as error:
+        exchange.respond(failure(exchange, error))
+        return
+
+    def ended(end: BodyEnd) -> None:
+        if end.cut is not None:
+            upload.abandon()
+            exchange.respond(body_failure(exchange, end))
+        elif check is not None and not check.matches():
+            upload.abandon()
+            exchange.respond(_checksum_failed(exchange, check))
+        else:
+            upload.finish(stored, inline=short and app.inline)
+
+    def stored(result: Result) -> None:
+        if isinstance(result, Stored):
+            app.engine.record(order, result.entry, functools.partial(recorded, result))
+        else:
+            exchange.respond_soon(failure(exchange, result))
+
+    def recorded(kept: Stored, result: Progress | Failure) -> None:
+        if isinstance(result, Progress):
+            exchange.respond_soon(_begun(exchange, result, with_offset=True))
+        else:
+            app.submit(functools.partial(_unstore, app, exchange, plan, kept, result))
+
+    exchange.receive(upload if check is None else _Compared(upload, check), ended, limit=plan.limit)
+
+
+def _unstore(app: "Application", exchange: Exchange, plan: Plan, kept: Stored, reason: Failure) -> None:
+    """Take a file back whose upload could not be recorded: its client sends it again. On a worker."""
+    try:
+        if kept.created:
+            app.store.delete(plan.path, "its upload could not be recorded")
+            if plan.ticket is not None:
+                app.store.give_back_ticket(plan.ticket[0])
+    except StorageError as error:
+        exchange.respond_soon(failure(exchange, error))
+    else:
+        exchange.respond_soon(failure(exchange, reason))
+
+
 # ---- uploads made of others
 
 
@@ -436,7 +528,8 @@ def _assemble(
     if length is None:
         done(progress)
         return
-    refusal = _refused_length(extra_of(app, progress), length)
+    extra = extra_of(app, progress)
+    refusal = _outlived(app, extra) or _refused_length(extra, length)
     if refusal is not None:
         done(refusal)
         return
@@ -485,20 +578,47 @@ def _head(app: "Application", exchange: Exchange, upload_id: str) -> None:
             return
         if progress.details.parts and progress.state is State.OPEN:
             _assemble(app, exchange, progress, functools.partial(_tell_made, app, exchange, progress))
+        elif _is_whole(progress):
+            _publish(app, exchange, progress, functools.partial(_tell_made, app, exchange, progress))
         else:
             _tell(app, exchange, progress)
 
     settle(app, exchange, upload_id, settled)
 
 
+def _is_whole(progress: Progress) -> bool:
+    """Whether every byte of an upload is there, and that is enough, but it is not published yet."""
+    if progress.state is State.PUBLISHING:
+        return True
+    open_ended = progress.details.explicit or progress.details.partial
+    return progress.state is State.OPEN and not open_ended and progress.offset == progress.length
+
+
+def _publish(
+    app: "Application", exchange: Exchange, progress: Progress, done: Callable[[Progress | Failure], None]
+) -> None:
+    """See an upload published whose bytes are all there: to its client that offset means that it is."""
+
+    def opened(found: Upload | Progress | Failure) -> None:
+        if isinstance(found, Upload):
+            app.engine.complete(found, app.on_loop(exchange, done))
+        else:
+            done(found)
+
+    app.engine.open(progress.id, app.on_loop(exchange, opened))
+
+
 def _tell_made(app: "Application", exchange: Exchange, before: Progress, result: Progress | Failure) -> None:
     if isinstance(result, Progress):
         _tell(app, exchange, result)
-    elif isinstance(result, UploadRefused) and result.code == "upload_taken_over":
+    elif not isinstance(result, UploadRefused) or result.code != "upload_taken_over":
+        exchange.respond(failure(exchange, result))
+    elif before.details.parts:
         # Somebody else is making it.
         _tell(app, exchange, before)
     else:
-        exchange.respond(failure(exchange, result))
+        # Another server is publishing it. No 4xx: that would be the end of it to its client.
+        exchange.respond(failure(exchange, DraftHeld()))
 
 
 def _tell(app: "Application", exchange: Exchange, progress: Progress) -> None:
@@ -575,6 +695,11 @@ def _patch(app: "Application", exchange: Exchange, upload_id: str) -> None:
         refuse(exchange, "made_of_parts", "This upload is made of others, it takes no bytes of its own.")
         return
     extra = extra_of(app, progress)
+    refusal = _outlived(app, extra) if progress.state is State.OPEN else None
+    if refusal is not None:
+        answer = failure(exchange, refusal)
+        app.engine.reject(upload_id, refusal, lambda _: exchange.respond_soon(answer))
+        return
     refusal = None if length is None or progress.length is not None else _refused_length(extra, length)
     if refusal is not None:
         exchange.respond(failure(exchange, refusal))
@@ -583,8 +708,9 @@ def _patch(app: "Application", exchange: Exchange, upload_id: str) -> None:
         offset=offset,
         length=length,
         limit=extra.limit,
-        # Bytes that reach the end are all that this protocol needs, whichever began the upload.
-        last=length is not None or progress.length is not None,
+        # Bytes that reach the end are all that this protocol needs, whichever began the upload; but not where
+        # another is to hold the whole against its digest.
+        last=(length is not None or progress.length is not None) and transfer.extra_of(app, progress).digest is None,
         check=check,
     )
 
@@ -607,7 +733,7 @@ def _answer(exchange: Exchange, append: Append, outcome: Outcome) -> Response | 
     if isinstance(outcome, Ended):
         return _ended(exchange, append, outcome.progress)
     if isinstance(outcome, UploadRefused) and outcome.code == "digest_mismatch":
-        return _checksum_failed(exchange, append)
+        return _checksum_failed(exchange, append.check)
     return failure(exchange, outcome)
 
 
@@ -622,8 +748,8 @@ def _mismatch(exchange: Exchange, progress: Progress) -> Response:
     return problem(exchange, "offset_mismatch", detail, _offset(progress), offset=progress.offset)
 
 
-def _checksum_failed(exchange: Exchange, append: Append) -> Response:
-    fault = append.check.fault if isinstance(append.check, TrailingChecksum) else None
+def _checksum_failed(exchange: Exchange, check: object) -> Response:
+    fault = check.fault if isinstance(check, TrailingChecksum) else None
     if fault is not None:
         return problem(exchange, fault.code, fault.detail)
     return problem(exchange, "checksum_mismatch", "The bytes that came are not those of the checksum; none were kept.")
@@ -643,7 +769,7 @@ def _ended(exchange: Exchange, append: Append, progress: Progress) -> Response |
         if end.cut is not None:
             exchange.respond(body_failure(exchange, end))
         elif append.check is not None and not append.check.matches():
-            exchange.respond(_checksum_failed(exchange, append))
+            exchange.respond(_checksum_failed(exchange, append.check))
         else:
             exchange.respond(_appended(exchange, progress))
 

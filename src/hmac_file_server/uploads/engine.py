@@ -24,6 +24,7 @@ from itertools import islice
 from typing import Final, TypeAlias
 
 import msgspec
+from msgspec import structs
 
 from hmac_file_server.clock import Clock
 from hmac_file_server.files.contract import (
@@ -216,8 +217,38 @@ class Engine:
             self._ledger.end(upload_id)
             done(error)
             return
+        session = self._session(order, upload_id, now)
+        places = self.rules.sessions_per_owner if order.places is None else order.places
+        with self._lock:
+            self._creating.add(upload_id)
+        self._store.submit(Create(session, places), functools.partial(self._created, order, session, done))
+
+    def record(self, order: Order, entry: Entry, done: Ended) -> None:
+        """Remember an upload that came whole with its order, and is published: one commit instead of many.
+
+        Its space and its ticket are their business who stored it. `done` gets its progress once that is durable.
+        """
+        now = self.now()
+        receipt = Receipt(
+            path=entry.path, filename=entry.filename, size=entry.size, digest=entry.digest, etag=entry.etag
+        )
+        session = structs.replace(
+            self._session(order, self._new_id(now), now), state=State.COMPLETE, receipt=encode(receipt)
+        )
+
+        def recorded(result: Result) -> None:
+            if isinstance(result, Session):
+                progress = progress_of(result)
+                self._remember(progress)
+                done(progress)
+            else:
+                done(result if isinstance(result, StoreError) else StoreError("the session was not recorded"))
+
+        self._store.submit(Create(session, 0), recorded)
+
+    def _session(self, order: Order, upload_id: str, now: float) -> Session:
         meta = order.metadata
-        session = Session(
+        return Session(
             id=upload_id,
             protocol=order.protocol,
             path=order.path,
@@ -243,10 +274,6 @@ class Engine:
                 )
             ),
         )
-        places = self.rules.sessions_per_owner if order.places is None else order.places
-        with self._lock:
-            self._creating.add(upload_id)
-        self._store.submit(Create(session, places), functools.partial(self._created, order, session, done))
 
     def _created(self, order: Order, session: Session, done: Ended, result: Result) -> None:
         with self._lock:
