@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import pytest
 from tests.fixtures import slots
 from tests.fixtures.content import content
-from tests.fixtures.server import Answer, FileServer
+from tests.fixtures.server import Answer, FileServer, StartServer
 from tests.server import signatures
 from tests.server.wire import Wire
 
@@ -567,3 +567,246 @@ def test_options_tell_the_limits(module_server: FileServer, target: str) -> None
     assert "max-size=" in limit
     assert "min-size=0" in limit
     assert "max-age=86400" in limit
+
+
+# ---- other permissions
+
+
+def test_every_scheme_begins_one(module_server: FileServer) -> None:
+    data = content(4000, "resumable")
+    draft = Draft(None)
+    kind = "application/octet-stream"
+    for scheme in ("v2", "token", "v3", "prosody", "ticket"):
+        name = f"resumable-{scheme}/{next(_names)}.bin"
+        target, headers = f"/upload/{name}", {"Content-Type": kind}
+        if scheme == "v2":
+            target = slots.target(name, slots.v2(name, len(data), kind))
+        elif scheme == "token":
+            target = slots.target(name, slots.token(name, len(data), kind))
+        elif scheme == "v3":
+            target = slots.target(name, signatures.v3("PUT", target, signatures.in_future()))
+        elif scheme == "prosody":
+            slot_name, _, filename = name.partition("/")
+            claims: dict[str, object] = {
+                "slot": slot_name,
+                "filename": filename,
+                "filesize": len(data),
+                "filetype": kind,
+                "exp": signatures.in_future(),
+            }
+            headers["Authorization"] = slots.bearer(claims)
+        else:
+            headers |= signatures.bearer(signatures.ticket(prefix=f"resumable-{scheme}/", type=kind))
+        headers |= draft.headers(complete=False, Upload_Length=str(len(data)))
+        begun = send(module_server, "PUT", target, data[:1500], headers)
+        assert begun.status == 201, (scheme, begun)
+        final = send(module_server, "PATCH", place(begun), data[1500:], draft.appends(1500, complete=True))
+        assert final.status == 201
+        assert bool(final.body) == (scheme == "ticket")
+        assert stored(module_server, name) == data
+
+
+def test_a_token_that_binds_the_size_declares_it(module_server: FileServer) -> None:
+    draft = Draft(None)
+    slot_name = f"resumable-bound-{next(_names)}"
+    claims: dict[str, object] = {
+        "slot": slot_name,
+        "filename": "a.bin",
+        "filesize": 100,
+        "exp": signatures.in_future(),
+    }
+    headers = {"Authorization": slots.bearer(claims), **draft.headers(complete=False)}
+    location = place(send(module_server, "PUT", f"/upload/{slot_name}/a.bin", b"x" * 50, headers))
+    assert send(module_server, "HEAD", location).headers["upload-length"] == "100"
+    early = send(module_server, "PATCH", location, b"x" * 49, draft.appends(50, complete=True))
+    assert early.status == 400
+    assert send(module_server, "PATCH", location, b"x" * 50, draft.appends(50, complete=True)).status == 201
+
+
+def test_no_permission_no_upload(module_server: FileServer) -> None:
+    draft = Draft(8)
+    headers = draft.headers(complete=True)
+    for method, target in (("PUT", "/upload/a/b.bin"), ("POST", "/upload"), ("POST", "/tus/")):
+        with Wire(module_server) as wire:
+            wire.head(method, target, {**headers, "Content-Length": "5"})
+            wire.send(b"hello")
+            assert wire.next_answer().status == 403
+
+
+def test_an_upload_that_is_too_long_is_told_the_limit(start_server: StartServer) -> None:
+    server = start_server({"server": {"max_upload_size": "1KB"}})
+    draft = Draft(8)
+    for headers, body in (
+        (draft.headers(complete=False, Upload_Length="2000"), b""),
+        (draft.headers(complete=True), b"x" * 2000),
+        (draft.headers(complete=False), b"x" * 2000),
+    ):
+        answer = post(server, "/tus/", body, headers)
+        assert (answer.status, answer.json()["code"]) == (413, "too_large")
+        assert "max-size=1024" in answer.headers["upload-limit"]
+    location = place(post(server, "/tus/", b"x" * 1000, Draft(None).headers(complete=False)))
+    answer = send(server, "PATCH", location, b"x" * 25, draft.appends(1000, complete=False))
+    assert (answer.status, answer.json()["code"]) == (413, "too_large")
+    assert "max-size=1024" in answer.headers["upload-limit"]
+    assert send(server, "HEAD", location).status == 410
+
+
+# ---- settings, time, processes
+
+
+def test_progress_is_told_while_a_body_comes(module_server: FileServer) -> None:
+    data, name = content(200_000, "resumable"), new_name()
+    draft = Draft(8)
+    location = place(create(module_server, draft, name, len(data)))
+    with Wire(module_server) as wire:
+        wire.head("PATCH", location, draft.appends(0, complete=True, Content_Length=str(len(data))))
+        wire.send(data[:120_000])
+        told = wire.next_answer()
+        assert told.status == 104
+        assert told.headers["upload-draft-interop-version"] == "8"
+        assert "location" not in told.headers
+        assert 0 < int(told.headers["upload-offset"]) <= 120_000
+        wire.send(data[120_000:])
+        assert wire.answer().status == 201
+    assert stored(module_server, name) == data
+
+
+def test_interim_answers_can_be_switched_off(start_server: StartServer) -> None:
+    server = start_server({"uploads": {"interim_responses": False}})
+    with Wire(server) as wire:
+        name = new_name()
+        wire.head("PUT", slot(name, 5), {**Draft(8).headers(complete=True), "Content-Length": "5"})
+        wire.send(b"hello")
+        assert wire.next_answer().status == 201
+
+
+def test_switched_off_the_fields_mean_nothing(start_server: StartServer) -> None:
+    server = start_server({"uploads": {"resumable_uploads_enabled": False}})
+    name = new_name()
+    for complete in (True, False):
+        headers = {**Draft(8).headers(complete=complete), "Upload-Length": "99"}
+        answer = server.request("PUT", slot(name, 5), b"hello", headers)
+        assert answer.status == 201
+        assert "upload-complete" not in answer.headers
+        assert stored(server, name) == b"hello"
+    assert post(server, "/tus/", b"hello", Draft(8).headers(complete=True)).status == 404
+    options = send(server, "OPTIONS", "/upload/a")
+    assert "upload-limit" not in options.headers
+    assert "accept-patch" not in options.headers
+
+
+def test_the_offset_survives_a_restart(start_server: StartServer) -> None:
+    server = start_server({})
+    data, name = content(500_000, "resumable"), new_name()
+    draft = Draft(8)
+    location = place(create(server, draft, name, len(data), data[:200_000]))
+    server.stop()
+    server.start()
+    asked = send(server, "HEAD", location, headers=draft.headers())
+    assert asked.headers["upload-offset"] == "200000"
+    last = send(server, "PATCH", location, data[200_000:], draft.appends(200_000, complete=True))
+    assert (last.status, last.body) == (201, b"")
+    server.stop()
+    server.start()
+    again = send(server, "PATCH", location, b"", draft.appends(500_000, complete=True))
+    assert (again.status, again.body) == (201, b"")
+    assert stored(server, name) == data
+
+
+def test_any_process_takes_any_request(start_server: StartServer) -> None:
+    server = start_server({"server": {"processes": 2}})
+    data = content(50_000, "resumable")
+    draft = Draft(8)
+    for _ in range(8):
+        name = new_name()
+        location = place(create(server, draft, name, len(data), data[:20_000]))
+        for _ in range(4):
+            asked = send(server, "HEAD", location, headers=draft.headers())
+            assert asked.headers["upload-offset"] == "20000"
+        last = send(server, "PATCH", location, data[20_000:], draft.appends(20_000, complete=True))
+        assert last.status == 201
+        assert stored(server, name) == data
+
+
+def test_a_permission_that_has_ended_completes_nothing_for_ever(start_server: StartServer) -> None:
+    server = start_server({"uploads": {"max_resumable_age": "1s"}})
+    draft = Draft(None)
+    name = new_name()
+    target = f"/upload/{name}"
+    query = signatures.v3("PUT", target, signatures.in_future(2))
+    headers = draft.headers(complete=False, Upload_Length="1000000")
+    begun = send(server, "PUT", f"{target}?{query}", b"x", headers)
+    assert begun.status == 201, begun
+    location, offset = place(begun), 1
+    answer = begun
+    # Every byte lengthens the life of the upload, but not that of the permission.
+    while answer.status in {201, 204}:
+        answer = send(server, "PATCH", location, b"x", draft.appends(offset, complete=False))
+        offset += 1
+        assert offset < 1_000_000
+    assert (answer.status, answer.json()["code"]) == (410, "upload_expired")
+    assert send(server, "HEAD", location).status in {404, 410}
+
+
+def test_a_repeated_creation_finds_its_upload(module_server: FileServer) -> None:
+    data, name = content(1000, "resumable"), new_name()
+    draft = Draft(None)
+    headers = draft.headers(complete=False, Upload_Length="1000", Idempotency_Key=f"key-{name}")
+    first = send(module_server, "PUT", slot(name, 1000), data[:300], headers)
+    assert first.status == 201
+    again = send(module_server, "PUT", slot(name, 1000), data[:300], headers)
+    assert again.status == 409
+    assert again.headers["upload-offset"] == "300"
+    assert place(again) == place(first)
+    assert send(module_server, "PATCH", place(again), data[300:], draft.appends(300, complete=True)).status == 201
+    assert stored(module_server, name) == data
+
+
+def test_a_creation_that_was_cut_can_be_resumed(module_server: FileServer) -> None:
+    data, name = content(400_000, "resumable"), new_name()
+    draft = Draft(8)
+    with Wire(module_server) as wire:
+        wire.head("PUT", slot(name, len(data)), draft.headers(complete=True, Content_Length=str(len(data))))
+        location = place(wire.next_answer())
+        wire.send(data[:250_000])
+        told = wire.next_answer()
+        assert told.status == 104
+        kept = int(told.headers["upload-offset"])
+        wire.reset()
+    offset = int(send(module_server, "HEAD", location, headers=draft.headers()).headers["upload-offset"])
+    assert 0 < kept <= offset <= 250_000
+    last = send(module_server, "PATCH", location, data[offset:], draft.appends(offset, complete=True))
+    assert (last.status, last.body) == (201, b"")
+    assert stored(module_server, name) == data
+
+
+def test_100_continue_comes_after_104(module_server: FileServer) -> None:
+    name = new_name()
+    with Wire(module_server) as wire:
+        headers = Draft(8).headers(complete=True, Content_Length="200000", Expect="100-continue")
+        wire.head("PUT", slot(name, 200_000), headers)
+        assert [wire.next_answer().status, wire.next_answer().status] == [104, 100]
+        wire.send(b"x" * 200_000)
+        assert wire.answer().status == 201
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({"Content-Disposition": "inline; filename*=UTF-8''na%C3%AFve%20file.txt"}, "naïve file.txt"),
+        ({"Content-Disposition": 'attachment; filename="q\\"uote.txt"; filename*=UTF-8\'\'x.txt'}, "x.txt"),
+        ({"Content-Disposition": "inline; filename=plain.txt"}, "plain.txt"),
+        ({"X-Filename": "given.txt"}, "given.txt"),
+        ({"Upload-Metadata": "filename " + base64.b64encode(b"meta.txt").decode()}, "meta.txt"),
+        ({"Upload-Metadata": "filename %%%"}, "file"),
+        ({"Content-Disposition": 'inline; filename="../../etc/passwd"'}, None),
+        ({}, "file"),
+    ],
+)
+def test_names_for_people(module_server: FileServer, fields: dict[str, str], expected: str | None) -> None:
+    headers = {**Draft(None).headers(complete=True), **fields}
+    receipt = post(module_server, "/tus/", b"hello", headers).json()
+    if expected is None:
+        assert "/" not in str(receipt["filename"])
+    else:
+        assert receipt["filename"] == expected
