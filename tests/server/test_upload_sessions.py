@@ -294,7 +294,7 @@ def test_the_log_holds_nothing_that_continues_an_upload(start_server: StartServe
             answers.append(server.request("POST", f"{PATH}?{query}", None, {**unsigned, **headers}))
     last = start(server, body)
     marks.add(last.id)
-    with last.begin(0, 1000) as wire:
+    with last.begin(0, 1000, claimed=True) as wire:
         wire.reset()
     answers += [last.delete(), last.delete(), last.put(0)]
     assert {answer.status for answer in answers} >= {200, 201, 204, 400, 401, 403, 404, 409}
