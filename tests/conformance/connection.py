@@ -217,6 +217,14 @@ class Connection:
             if self._ended or not self._more(deadline):
                 return None
 
+    def go_ahead(self, seconds: float) -> bool:
+        """Wait for 100 (Continue), dropping other interim answers. False when none comes in time."""
+        deadline = time.monotonic() + seconds
+        while (found := self.interim(deadline - time.monotonic())) is not None:
+            if found.status == 100:
+                return True
+        return False
+
     def _more(self, deadline: float) -> bool:
         """Read once; False when nothing came before the deadline or nothing will."""
         left = deadline - time.monotonic()

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from tests.conformance.catalogue import Failed, Level, Skipped, expect, range_case, skip
-from tests.conformance.connection import Answer, NoAnswer, request_head
+from tests.conformance.connection import Answer, NoAnswer
 from tests.conformance.draft import Draft
 from tests.conformance.target import Target, content, expect_refused, expect_status
 from tests.conformance.tus import Tus
@@ -153,9 +153,8 @@ def cut_piece(ranges: Ranges) -> None:
     """What a piece brought before its connection was closed is kept, and the status check tells it."""
     data = content(200_000)
     url = ranges.create(len(data))
-    with ranges.target.connect(url) as cut:
-        fields = {"Content-Range": f"bytes 0-{len(data) - 1}/{len(data)}", "Content-Length": str(len(data))}
-        cut.send(request_head("PUT", cut.address, fields) + data[:120_000])
+    fields = {"Content-Range": f"bytes 0-{len(data) - 1}/{len(data)}", "Content-Length": str(len(data))}
+    with ranges.target.begin("PUT", url, fields, data[:120_000]) as cut:
         cut.finish()
         cut.ended()
     ranges.expect_kept(url, 120_000, len(data))
@@ -202,9 +201,8 @@ def silent_rival(ranges: Ranges) -> None:
     """While an old PUT hangs in silence, a status check tells a range that a new PUT may go on from."""
     data = content(200_000)
     url = ranges.create(len(data))
-    with ranges.target.connect(url) as old:
-        fields = {"Content-Range": f"bytes 0-{len(data) - 1}/{len(data)}", "Content-Length": str(len(data))}
-        old.send(request_head("PUT", old.address, fields) + data[:100_000])
+    fields = {"Content-Range": f"bytes 0-{len(data) - 1}/{len(data)}", "Content-Length": str(len(data))}
+    with ranges.target.begin("PUT", url, fields, data[:100_000]) as old:
         old.delivered()
         answer = ranges.put(url, f"bytes */{len(data)}")
         expect_status(answer, 308, what="status check")

@@ -7,7 +7,7 @@ from functools import cached_property
 from urllib.parse import urljoin
 
 from tests.conformance.catalogue import Failed, Version, expect
-from tests.conformance.connection import Answer, Connection, Fields, NoAnswer, request_head
+from tests.conformance.connection import Answer, Connection, Fields, NoAnswer
 from tests.conformance.structured import Bare, dictionary, item
 from tests.conformance.target import PARTIAL_TYPE, Target, expect_ok, number
 
@@ -147,13 +147,18 @@ class Draft:
         return answer
 
     def begin(
-        self, url: str, offset: int, length: int, body: bytes, *, last: bool = True, fields: Fields | None = None
+        self,
+        url: str,
+        offset: int,
+        length: int,
+        body: bytes,
+        *,
+        last: bool = True,
+        accepted: bool = True,
     ) -> Connection:
-        """A PATCH that announces `length` bytes and sends only `body`; the caller closes it."""
-        connection = self.target.connect(url)
-        sent = {**self.patch_fields(offset, last=last), "Content-Length": str(length), **(fields or {})}
-        connection.send(request_head("PATCH", connection.address, sent) + body)
-        return connection
+        """A PATCH that announces `length` bytes and sends only `body`. See `Target.begin`."""
+        sent = {**self.patch_fields(offset, last=last), "Content-Length": str(length)}
+        return self.target.begin("PATCH", url, sent, body, accepted=accepted)
 
     def offset(self, url: str) -> int:
         """The offset that HEAD tells."""

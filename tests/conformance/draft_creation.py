@@ -240,7 +240,7 @@ def progress_names_no_location(draft: Draft) -> None:
     """104 to an append never has `Location`; where it tells `Upload-Offset`, the offset only grows, up to the end."""
     data = content(4 << 20)
     url = draft.create(len(data))
-    with draft.begin(url, 0, len(data), b"") as connection:
+    with draft.begin(url, 0, len(data), b"", accepted=False) as connection:
         for start in range(0, len(data), 1 << 18):
             connection.send(data[start : start + (1 << 18)])
         answer = connection.answer()

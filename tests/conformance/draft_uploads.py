@@ -339,10 +339,9 @@ def cut_append_keeps_bytes(draft: Draft) -> None:
     """All that an append brought before its connection was closed is kept."""
     data = content(200_000)
     url = draft.create(len(data))
-    cut = draft.begin(url, 0, len(data), data[:120_000])
-    cut.finish()
-    cut.ended()
-    cut.close()
+    with draft.begin(url, 0, len(data), data[:120_000]) as cut:
+        cut.finish()
+        cut.ended()
     draft.expect_state(url, 120_000, complete=False)
 
 

@@ -75,6 +75,25 @@ class Target:
             connection.request(method, sent, data)
             return connection.answer(head=method == "HEAD")
 
+    def begin(self, method: str, url: str, fields: Fields, body: bytes, *, accepted: bool = True) -> Connection:
+        """A request of which only a part is sent. `fields` say how long it is to be; the caller closes it.
+
+        `accepted`: the body is sent once the server asked for it, so that it has the request before any later one;
+        a server that does not ask has a second, or the patience if that is shorter.
+        """
+        connection = self.connect(url)
+        try:
+            if accepted:
+                connection.send(request_head(method, connection.address, {**fields, "Expect": "100-continue"}))
+                connection.go_ahead(min(1.0, self.patience))
+                connection.send(body)
+            else:
+                connection.send(request_head(method, connection.address, fields) + body)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
     def ask_continue(self, method: str, url: str, fields: Fields, body: bytes) -> Answer:
         """As `ask`, with Expect: 100-continue: the body goes once the server has asked for it."""
         sent = {**fields, "Content-Length": str(len(body)), "Expect": "100-continue"}

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from tests.conformance.catalogue import expect, skip
-from tests.conformance.connection import Answer, Connection, Fields, NoAnswer, request_head
+from tests.conformance.connection import Answer, Connection, Fields, NoAnswer
 from tests.conformance.target import OFFSET_TYPE, Target, expect_ok, expect_status, number
 
 RESUMABLE = {"Tus-Resumable": "1.0.0"}
@@ -109,12 +109,19 @@ class Tus:
         found = self.offset(url)
         expect(found == wanted, f"HEAD says offset {found} instead of {wanted}")
 
-    def begin(self, url: str, offset: int, length: int, body: bytes, fields: Fields | None = None) -> Connection:
-        """A PATCH that announces `length` bytes and sends only `body`; the caller closes it."""
-        connection = self.target.connect(url)
+    def begin(
+        self,
+        url: str,
+        offset: int,
+        length: int,
+        body: bytes,
+        fields: Fields | None = None,
+        *,
+        accepted: bool = True,
+    ) -> Connection:
+        """A PATCH that announces `length` bytes and sends only `body`. See `Target.begin`."""
         sent = {**self.patch_fields(offset), "Content-Length": str(length), **(fields or {})}
-        connection.send(request_head("PATCH", connection.address, sent) + body)
-        return connection
+        return self.target.begin("PATCH", url, sent, body, accepted=accepted)
 
     def missing(self) -> str:
         """The URL of an upload that never was, in the shape of one that is."""

@@ -275,10 +275,9 @@ def cut_keeps_bytes(tus: Tus) -> None:
     """What a PATCH brought before its connection was closed is kept, all of it."""
     data = content(200_000)
     url = tus.create(len(data))
-    cut = tus.begin(url, 0, len(data), data[:150_000])
-    cut.finish()
-    cut.ended()
-    cut.close()
+    with tus.begin(url, 0, len(data), data[:150_000]) as cut:
+        cut.finish()
+        cut.ended()
     tus.expect_offset(url, 150_000)
 
 
