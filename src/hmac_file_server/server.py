@@ -30,6 +30,7 @@ from hmac_file_server.network.handoff import Handoff
 from hmac_file_server.processes import HANDLED, Supervisor
 from hmac_file_server.protocols import Application
 from hmac_file_server.protocols.answers import COMMON_HEAD
+from hmac_file_server.protocols.resources import logged_path
 from hmac_file_server.resilience import Resilience
 from hmac_file_server.sessions import Sessions, gauges
 from hmac_file_server.stores.contract import StoreError
@@ -315,7 +316,7 @@ class Server:
         request = exchange.request
         self._access.record(
             request.method,
-            request.path,
+            logged_path(request.path),
             status,
             exchange.received,
             sent,

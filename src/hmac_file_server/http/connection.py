@@ -176,8 +176,11 @@ class Connection(asyncio.BufferedProtocol):
             self.listener.call_later_turn(self._resume)
         elif isinstance(address, tuple):
             self.peer = f"[{address[0]}]:{address[1]}" if ":" in address[0] else f"{address[0]}:{address[1]}"
-        else:
+        elif transport.get_extra_info("socket").family == socket.AF_UNIX:
             self.peer = "unix"
+        else:
+            # It left before it was accepted. Whoever it was, it is none of the proxies that are believed.
+            self.peer = "gone"
         self._tls = transport.get_extra_info("sslcontext") is not None
         listener = self.listener
         if listener.on_connect is not None:

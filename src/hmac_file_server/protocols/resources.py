@@ -17,7 +17,7 @@ from hmac_file_server.auth import Grant
 from hmac_file_server.files.contract import StoragePath
 from hmac_file_server.http import BodyCut, BodyEnd, Exchange
 from hmac_file_server.protocols.answers import refuse
-from hmac_file_server.uploads import Check, Failure, Lease, Order, Plan, Progress, Upload, UploadRefused
+from hmac_file_server.uploads import Check, Failure, Lease, Order, Plan, Progress, Upload, UploadRefused, label
 
 if TYPE_CHECKING:
     from hmac_file_server.protocols.application import Application
@@ -37,6 +37,13 @@ _QUIET_LOOKS: Final = 8
 def is_id(text: str) -> bool:
     """Whether a text has the form of an upload's id."""
     return _ID.fullmatch(text) is not None
+
+
+def logged_path(path: str) -> str:
+    """A request's path as the log may have it: the id of an upload is what permits to continue it."""
+    if path.startswith(RESOURCES) and _ID.fullmatch(path, len(RESOURCES)):
+        return RESOURCES + label(path.removeprefix(RESOURCES))
+    return path
 
 
 def at_home(app: "Application", exchange: Exchange, upload_id: str) -> bool:

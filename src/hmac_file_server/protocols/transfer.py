@@ -265,7 +265,8 @@ class Transfer:
 
         def compared(upload: Upload, digest: Digest, result: bytes | StorageError) -> None:
             if isinstance(result, StorageError):
-                answer(result)
+                # Somebody else has completed it meanwhile, perhaps.
+                app.engine.open(self._id, lambda found: answer(found if isinstance(found, Progress) else result))
             elif result == digest.value:
                 app.digests.remember(self._id, digest)
                 app.engine.complete(upload, answer)
@@ -279,7 +280,7 @@ class Transfer:
             elif digest is None or result.state is not State.OPEN:
                 app.engine.complete(upload, answer)
             else:
-                source = representation.Source(upload.draft.read_at, result.offset, _nothing)
+                source = representation.Source(functools.partial(self._read, upload), result.offset, _nothing)
                 app.digests.compute(digest.algorithm, lambda: source, functools.partial(compared, upload, digest))
 
         def opened(found: Upload | Progress | Failure) -> None:
@@ -289,6 +290,11 @@ class Transfer:
                 answer(found)
 
         app.engine.open(self._id, opened)
+
+    def _read(self, upload: Upload, offset: int, length: int) -> bytes:
+        """Bytes of an upload that is at rest, but not forgotten."""
+        upload.used_at = self._app.clock.monotonic()
+        return upload.draft.read_at(offset, length)
 
     def _final(self, progress: Progress) -> None:
         """What the target answers, as it would have to one plain request; with the digest that is asked for."""

@@ -1,7 +1,7 @@
 """Uploads: what happens between a permission and a published file. Knows no HTTP."""
 
 from hmac_file_server.stores.contract import StoreError, StoreFull, TooManySessions
-from hmac_file_server.uploads.engine import Engine, Order, Rules, mismatch
+from hmac_file_server.uploads.engine import Engine, Order, Rules, label, mismatch
 from hmac_file_server.uploads.errors import UploadRefused
 from hmac_file_server.uploads.lease import Check, Lease
 from hmac_file_server.uploads.receipt import Progress, Receipt
@@ -29,5 +29,6 @@ __all__ = [
     "TooManySessions",
     "Upload",
     "UploadRefused",
+    "label",
     "mismatch",
 ]
