@@ -810,3 +810,14 @@ def test_names_for_people(module_server: FileServer, fields: dict[str, str], exp
         assert "/" not in str(receipt["filename"])
     else:
         assert receipt["filename"] == expected
+
+
+def test_two_ends_that_wait_for_the_digest_get_one_answer(module_server: FileServer) -> None:
+    data, name = content(8 << 20, "resumable"), new_name()
+    draft = Draft(None)
+    location = place(create(module_server, draft, name, len(data), data, Repr_Digest=digest(data, "sha-512")))
+    with Wire(module_server) as first, Wire(module_server) as second:
+        for wire in (first, second):
+            wire.head("PATCH", location, {**draft.appends(len(data), complete=True), "Content-Length": "0"})
+        assert [first.answer().status, second.answer().status] == [201, 201]
+    assert stored(module_server, name) == data
