@@ -82,7 +82,7 @@ _STREAM: Final = b"application/offset+octet-stream"
 _NUMBER: Final = re.compile(rb"[0-9]{1,40}")
 _KEY: Final = re.compile(r"[!-+\--~]+")
 _KEY_BYTES: Final = 255
-_PART: Final = re.compile(r"(?:.*/)?tus/([0-9]{1,12}_[0-9a-z]{1,64})/?")
+_PART: Final = re.compile(r"(?:(?:[^,]*/)?tus/)?([0-9]{1,12}_[0-9a-z]{1,64})/?")
 # Files of so many bytes are stored at once when they come whole with the request that begins their upload.
 _AT_ONCE: Final = 64 * 1024
 _ENDED: Final = frozenset({State.FAILED, State.EXPIRED})
@@ -293,7 +293,7 @@ def _left_open(grant: Grant, known: int | None) -> int | None:
 def _wanted(exchange: Exchange) -> _Creation:
     """The fields of a creation. Raises HttpError 400 `bad_field`."""
     request = exchange.request
-    concat, parts = _concat(request.header(b"upload-concat"))
+    concat, parts = parse_concat(request.header(b"upload-concat"))
     length = _number(request.header(b"upload-length"), "Upload-Length")
     defer = request.header(b"upload-defer-length")
     if defer is not None and defer != b"1":
@@ -348,7 +348,7 @@ def _media_type(wanted: _Creation) -> str | None:
     return None if declared == OCTET_STREAM else declared
 
 
-def _concat(value: bytes | None) -> tuple[str, tuple[str, ...]]:
+def parse_concat(value: bytes | None) -> tuple[str, tuple[str, ...]]:
     """Upload-Concat as it came, and the ids of the parts it names. Raises HttpError 400 `bad_field`."""
     if value is None:
         return "", ()
