@@ -20,8 +20,8 @@ def mac(text: str, secret: str = SECRET) -> str:
     return hmac.new(secret.encode(), text.encode(), hashlib.sha256).hexdigest()
 
 
-def in_future(seconds: float = 300) -> int:
-    """An expiry, epoch seconds."""
+def in_future(seconds: float = 3600) -> int:
+    """An expiry, epoch seconds; far enough for one that is made when the tests are collected."""
     return int(time.time() + seconds)
 
 

@@ -133,7 +133,7 @@ def permissions() -> Iterator[Permission]:
     for ops in (["chunk"], ["put"], ["upload"], ["delete", "download"]):
         yield Permission(f"ticket to {ops[0]}", (403, "not_covered"), jwt(prefix="a", ops=ops))
     yield Permission("ticket, over", (401, "token_expired"), jwt(prefix="a", exp=in_future(-1)))
-    yield Permission("ticket, not yet", (401, "bad_token"), jwt(prefix="a", nbf=in_future(60)))
+    yield Permission("ticket, not yet", (401, "bad_token"), jwt(prefix="a", nbf=in_future(7200)))
     yield Permission("ticket for nowhere", (401, "bad_token"), jwt())
     yield Permission("ticket for both", (401, "bad_token"), jwt(prefix="a", path="a/b"))
     yield Permission("ticket for a bad path", (400, "path_segment"), jwt(path="a/../b"))

@@ -486,7 +486,8 @@ PROBLEM = COMMON | {"content-type", "content-length", "cache-control"}
             {},
             204,
             COMMON
-            | {"allow", "access-control-allow-methods", "access-control-allow-headers", "access-control-max-age"},
+            | {"allow", "access-control-allow-methods", "access-control-allow-headers", "access-control-max-age"}
+            | {"upload-limit", "accept-patch"},
         ),
         ("GET", "/health", {}, 200, COMMON | {"content-type", "content-length", "cache-control"}),
         ("GET", "/ready", {}, 200, COMMON | {"content-type", "content-length", "cache-control"}),

@@ -369,7 +369,7 @@ def test_paths_that_lead_elsewhere(module_server: FileServer, target: str) -> No
 
 
 @pytest.mark.parametrize(
-    "path", ["/", "/health", "/ready", "/upload", "/upload/chunked", "/upload/status", "/upload-status"]
+    "path", ["/", "/health", "/ready", "/upload", "/upload/status", "/upload-status", "/uploader.js"]
 )
 def test_no_file_takes_the_place_of_an_endpoint(module_server: FileServer, path: str) -> None:
     before = module_server.files()
