@@ -519,19 +519,27 @@ class EngineMachine(RuleBasedStateMachine):
             return
         missing = RangeSet(session.ranges).missing(0, known.length) or [(0, known.length)]
         whole = content(known.length, 0)
+        answers: list[Expected] = []
         for start, stop in missing:
             claimed = self.world.claim(known.id, (start, stop), process=self.world.processes[0])
+            answers.append(claimed.done)
             self.world.advance(3.0)
             if claimed.holds:
                 if RangeSet(session.ranges).missing(start, stop):
                     claimed.write(whole[start:stop])
-                claimed.finish()
+                answers.append(claimed.finish_soon())
                 self.world.advance(3.0)
                 self.what_was_told_is_safe()
         progress = self.world.processes[0].engine.progress(known.id)
         self.hear(self.world.processes[0], progress)
-        assert progress.complete
-        assert known.complete
+        if progress.receipt is not None and progress.receipt.code == "exists":
+            # An order that was repeated after the first one's upload was published and forgotten.
+            assert sum(other.path == known.path for other in self.uploads.values()) > 1
+            assert bytes(self.world.disk.links[known.path].file.live) != bytes(
+                value for _, value in sorted(known.fixed.items())
+            )
+        else:
+            assert progress.complete, f"not complete although all was sent: {progress}, {[a.result for a in answers]}"
 
     def check_space(self) -> None:
         """What is promised is what open uploads may still need."""
