@@ -521,15 +521,15 @@ def _assemble(
     app: "Application", exchange: Exchange, progress: Progress, done: Callable[[Progress | Failure], None]
 ) -> None:
     """Make an upload of its parts, if all of them are whole; `done` gets its progress, on the event loop."""
-    length = _parts_length(app, progress.details.parts)
-    if isinstance(length, UploadRefused | StoreError):
-        done(length)
-        return
-    if length is None:
-        done(progress)
-        return
     extra = extra_of(app, progress)
-    refusal = _outlived(app, extra) or _refused_length(extra, length)
+    refusal: UploadRefused | StoreError | None = _outlived(app, extra)
+    # Once it has its bytes, its parts may go.
+    if refusal is None and progress.length is None:
+        length = _parts_length(app, progress.details.parts)
+        if length is None:
+            done(progress)
+            return
+        refusal = _refused_length(extra, length) if isinstance(length, int) else length
     if refusal is not None:
         done(refusal)
         return

@@ -244,7 +244,9 @@ class Engine:
             else:
                 done(result if isinstance(result, StoreError) else StoreError("the session was not recorded"))
 
-        self._store.submit(Create(session, 0), recorded)
+        # It has ended, and takes no place.
+        places = self.rules.sessions_per_owner if order.places is None else order.places
+        self._store.submit(Create(session, places), recorded)
 
     def _session(self, order: Order, upload_id: str, now: float) -> Session:
         meta = order.metadata
@@ -666,7 +668,13 @@ class Engine:
             else:
                 done(result)
 
-        self.claim(upload, _EVERYTHING, 0, on_taken=_nothing, done=alone)
+        with upload.lock:
+            made = upload.whole()
+        if made:
+            # Its publish was put off; its bytes are not to be touched any more.
+            self.complete(upload, done)
+        else:
+            self.claim(upload, _EVERYTHING, 0, on_taken=_nothing, done=alone)
 
     def _assemble(self, lease: Lease, done: Ended) -> None:
         """On a worker: the parts' bytes into the draft, shared or copied by the file system."""
@@ -686,6 +694,8 @@ class Engine:
                     offset += size or 0
                 with lease.mutex:
                     lease.position = offset
+                    # What was copied was not hashed on its way.
+                    lease.hot = None
         except (UploadRefused, StorageError, StoreError) as error:
             failure = error
         if failure is not None or not whole:
