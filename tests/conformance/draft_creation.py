@@ -163,12 +163,14 @@ def cut_creation(draft: Draft, data: bytes, sent: int) -> str:
     return url
 
 
-def first_104(draft: Draft, fields: dict[str, str] | None = None, *, last: bool = True) -> tuple[Answer | None, Answer]:
-    """The first 104 to a creation of five bytes, waited for before the body goes, and the final answer."""
+def first_104(
+    draft: Draft, fields: dict[str, str] | None = None, *, last: bool = True, seconds: float = 1
+) -> tuple[Answer | None, Answer]:
+    """The first 104 to a creation of five bytes, and the final answer. The body goes after the 104, or `seconds`."""
     with draft.target.connect(draft.target.url) as connection:
         sent = {**draft.create_fields(last=last, length=5), "Content-Length": "5", **(fields or {})}
         connection.send(request_head("POST", connection.address, sent))
-        interim = connection.interim(1)
+        interim = connection.interim(seconds)
         connection.send(b"abcde")
         final = connection.answer()
     for found in (interim, *final.interim):
@@ -219,7 +221,7 @@ def one_location(draft: Draft) -> None:
 @draft_case("draft-104-04", MUST, INTEROP_RULE, versions=(None,))
 def no_104_without_version(draft: Draft) -> None:
     """A request without a version gets no 104, to a creation as little as to an append."""
-    interim, final = first_104(draft)
+    interim, final = first_104(draft, seconds=0.2)
     expect_ok(final)
     expect(interim is None, "104 to a creation without a version")
     data = content(300_000)
@@ -231,7 +233,7 @@ def no_104_without_version(draft: Draft) -> None:
 def no_104_for_unknown_version(draft: Draft) -> None:
     """A request whose version is none of the draft's, or is malformed, gets no 104."""
     for value in ("1", "0", "-6", "six", "6.5", '"6"', "6, 7"):
-        interim, _ = first_104(draft, {INTEROP: value})
+        interim, _ = first_104(draft, {INTEROP: value}, seconds=0.2)
         expect(interim is None, f"104 to {INTEROP}: {value}")
 
 
