@@ -131,7 +131,7 @@ def send(sock: socket.socket, head: str, source: int, offset: int, count: int) -
     )
     while len(body) < length:
         body += sock.recv(65536)
-    if head_bytes.split(b" ", 2)[1] not in {b"200", b"201"}:
+    if head_bytes.split(b" ", 2)[1] not in {b"200", b"201", b"204"}:
         raise SystemExit(head_bytes.decode() + body.decode())
     return body
 
