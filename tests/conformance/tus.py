@@ -123,6 +123,23 @@ class Tus:
         sent = {**self.patch_fields(offset), "Content-Length": str(length), **(fields or {})}
         return self.target.begin("PATCH", url, sent, body, accepted=accepted)
 
+    def finish(self, url: str, data: bytes, sent: int) -> None:
+        """Do what a client does that lost its connection after `sent` bytes: ask, go on, and ask again after a 409.
+
+        The old request may be met on its way: then the offset moves after it was told. Failed when it is never
+        accepted, when it is beyond what was sent, or when the content is not that of the client at the end.
+        """
+        for attempt in range(5):
+            offset = self.offset(url)
+            expect(offset <= sent, f"offset {offset} after {sent} bytes")
+            answer = self.patch(url, offset, data[offset:])
+            if answer.status != 409:
+                break
+            self.target.note(f"attempt {attempt + 1} at {offset} was answered 409")
+        expect_status(answer, 204, what=f"PATCH at {offset} after {sent} bytes and a cut")
+        self.expect_offset(url, len(data))
+        self.target.expect_content(url, data)
+
     def missing(self) -> str:
         """The URL of an upload that never was, in the shape of one that is."""
         url = self.create(10)

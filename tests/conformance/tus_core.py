@@ -158,7 +158,7 @@ def no_offset(tus: Tus) -> None:
     url = tus.create(10)
     fields = {**RESUMABLE, "Content-Type": OFFSET_TYPE}
     expect_refused(tus.target.ask("PATCH", url, fields, b"abc"), "no Upload-Offset")
-    for value in ("-1", "+0", "0x0", "0.0", "zero", "0,0"):
+    for value in ("-1", "0x0", "0.0", "zero", "0,0"):
         expect_refused(tus.patch(url, value, b"abc"), f"Upload-Offset: {value}")
     tus.expect_offset(url, 0)
 
@@ -264,10 +264,7 @@ def offset_of_a_cut(tus: Tus) -> None:
     url = tus.create(len(data))
     with tus.begin(url, 0, len(data), data[:50_000]) as cut:
         cut.delivered()
-    found = tus.offset(url)
-    expect(found <= 50_000, f"offset {found} after 50000 bytes")
-    tus.append(url, found, data[found:])
-    tus.target.expect_content(url, data)
+    tus.finish(url, data, 50_000)
 
 
 @tus_case("tus-core-26", SHOULD, "Requests, PATCH")
@@ -381,13 +378,13 @@ def nothing_but_the_protocol(tus: Tus) -> None:
     tus.expect_offset(url, 5)
 
 
-@tus_case("tus-core-36", MUST, "Headers, Tus-Resumable; Requests, PATCH")
+@tus_case("tus-core-36", MUST, "RFC 9110, 5.1")
 def names_in_any_case(tus: Tus) -> None:
-    """Names of fields count in any case, and the type of a body with parameters or in capitals is the same type."""
+    """The names of fields count in any case."""
     url = tus.create(6)
     lower = {"tus-resumable": "1.0.0", "content-type": OFFSET_TYPE, "upload-offset": "0"}
     expect_status(tus.target.ask("PATCH", url, lower, b"abc"), 204, what="lower-case names")
-    upper = {"TUS-RESUMABLE": "1.0.0", "CONTENT-TYPE": OFFSET_TYPE.title(), "UPLOAD-OFFSET": "3"}
+    upper = {"TUS-RESUMABLE": "1.0.0", "CONTENT-TYPE": OFFSET_TYPE, "UPLOAD-OFFSET": "3"}
     expect_status(tus.target.ask("PATCH", url, upper, b"def"), 204, what="upper-case names")
     tus.expect_offset(url, 6)
 
@@ -405,3 +402,11 @@ def other_urls(tus: Tus) -> None:
         answer = tus.head(other)
         expect_refused(answer, other)
         expect(not answer.has("upload-offset"), f"{other} is the upload too")
+
+
+@tus_case("tus-core-38", SHOULD, "RFC 9110, 8.3.1")
+def type_in_any_case(tus: Tus) -> None:
+    """The type of a PATCH is the same type in capitals."""
+    url = tus.create(6)
+    expect_status(tus.patch(url, 0, b"abcdef", {"Content-Type": OFFSET_TYPE.title()}), 204)
+    tus.expect_offset(url, 6)

@@ -47,7 +47,7 @@ def no_length(tus: Tus) -> None:
 @tus_case("tus-creation-04", MUST, "Headers, Upload-Length", "creation")
 def bad_length(tus: Tus) -> None:
     """POST with an `Upload-Length` that is no non-negative integer is refused."""
-    for value in ("-1", "+5", "1e3", "ten", "0x10", "1.5", "5, 6"):
+    for value in ("-1", "1e3", "ten", "0x10", "1.5", "5, 6"):
         expect_refused(tus.post({"Upload-Length": value}), f"Upload-Length: {value}")
 
 
