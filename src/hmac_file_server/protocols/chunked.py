@@ -274,7 +274,7 @@ def _nothing_to_add(
     app: "Application", exchange: Exchange, number: int, lane: tuple[int, int], found: Upload | Progress
 ) -> None:
     """No byte at the end of a chunk: fine if the rest of it is there (fault N-16)."""
-    progress = found.progress() if isinstance(found, Upload) else found
+    progress = found.look() if isinstance(found, Upload) else found
     missing = (
         [] if progress.complete else missing_chunks(progress.ranges, progress.chunk_size or 1, progress.length or 0)
     )

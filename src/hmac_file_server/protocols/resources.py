@@ -237,15 +237,15 @@ class Appending:
 
     def _claim(self, upload: Upload) -> None:
         append, engine = self._append, self._app.engine
-        if append.steal or append.offset in {None, upload.progress().offset}:
+        if append.steal or append.offset in {None, upload.look().offset}:
             self._take(upload)
         elif engine.arrived(upload.id) is None:
-            self._done(Mismatch(upload.progress()))
+            self._done(Mismatch(upload.look()))
         else:
             settle(self._app, self._exchange, upload.id, functools.partial(self._settled, upload))
 
     def _settled(self, upload: Upload) -> None:
-        progress = upload.progress()
+        progress = upload.look()
         if progress.offset == self._append.offset:
             self._take(upload)
         else:
@@ -253,7 +253,7 @@ class Appending:
 
     def _take(self, upload: Upload) -> None:
         append, engine = self._append, self._app.engine
-        progress = upload.progress()
+        progress = upload.look()
         offset = progress.offset if append.offset is None else append.offset
         self._current = not append.steal and progress.offset == offset
         end = append.limit if upload.length is None else upload.length
@@ -283,7 +283,7 @@ class Appending:
             self._done(result)
             return
         lease, engine = result, self._app.engine
-        progress = lease.upload.progress()
+        progress = lease.upload.look()
         body = self._exchange.request.content_length
         left = lease.lane[1] - lease.begin
         if progress.offset != lease.begin and not (self._current and progress.offset > lease.begin):
@@ -313,7 +313,7 @@ class Appending:
     def _ended(self, lease: Lease, end: BodyEnd) -> None:
         engine = self._app.engine
         if end.cut is not None:
-            engine.cut(lease, self._on_loop(lambda: self._done(Cut(end, lease.upload.progress()))))
+            engine.cut(lease, self._on_loop(lambda: self._done(Cut(end, lease.upload.look()))))
         else:
             engine.finish(lease, self._on_loop(self._finished), last=self._append.last)
 

@@ -285,7 +285,7 @@ class Transfer:
 
         def opened(found: Upload | Progress | Failure) -> None:
             if isinstance(found, Upload):
-                app.engine.declare(found, found.progress().offset, functools.partial(declared, found))
+                app.engine.declare(found, found.look().offset, functools.partial(declared, found))
             else:
                 answer(found)
 

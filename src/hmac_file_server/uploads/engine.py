@@ -567,7 +567,7 @@ class Engine:
             chunk_size = upload.chunk_size
             usable = upload.state is State.OPEN and not upload.closed
         if known == length:
-            done(upload.progress())
+            done(upload.look())
             return
         if known is not None or (spans and spans[-1][1] > length):
             done(UploadRefused("length_conflict", "The upload has another length."))

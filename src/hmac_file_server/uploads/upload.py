@@ -106,8 +106,13 @@ class Upload:
         """Bytes that were promised and are still to come."""
         return (self.promised if self.length is None else self.length) - self.durable.total
 
+    def look(self) -> Progress:
+        """A snapshot, for who does not hold the lock."""
+        with self.lock:
+            return self.progress()
+
     def progress(self) -> Progress:
-        """A snapshot."""
+        """A snapshot; the caller holds the lock."""
         return Progress(
             id=self.id,
             state=self.state,
