@@ -3,13 +3,15 @@
 redis-py is an optional dependency and slow to import, so that it is imported when a client is made.
 """
 
-import random
+from random import SystemRandom
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
 from hmac_file_server.stores.contract import StoreError
 
 PREFIX: Final = "hmac-file-server:"
+# Its own, so that threads of ours never touch the generator that all of Python shares.
+_jitter: Final = SystemRandom()
 _FIRST_PAUSE: Final = 0.2
 _LONGEST_PAUSE: Final = 5.0
 
@@ -65,7 +67,7 @@ class Backoff:
         """Seconds to pause now."""
         pause = self._pause
         self._pause = min(pause * 2, _LONGEST_PAUSE)
-        return random.uniform(pause / 2, pause)
+        return _jitter.uniform(pause / 2, pause)
 
     def reset(self) -> None:
         """It worked."""

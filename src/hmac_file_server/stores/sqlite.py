@@ -8,13 +8,13 @@ Open the store after the fork: neither its thread nor SQLite's locks survive one
 """
 
 import queue
-import random
 import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from itertools import islice
+from random import SystemRandom
 from typing import Any, Final, TypeAlias
 
 from hmac_file_server.stores.contract import Change, Done, Log, Result, Session, StoreError, StoreFull
@@ -33,6 +33,8 @@ from hmac_file_server.stores.tables import (
 Connect: TypeAlias = Callable[..., sqlite3.Connection]
 _Item: TypeAlias = tuple[Change, Done]
 
+# Its own, so that threads of ours never touch the generator that all of Python shares.
+_jitter: Final = SystemRandom()
 _BATCH: Final = 256
 _PATIENCE: Final = 10.0
 _PAGE: Final = 1000
@@ -305,7 +307,7 @@ class SqliteStore:
                 until = until or now + self._patience
                 if now >= until:
                     raise
-            time.sleep(random.uniform(0.0001, 0.001))
+            time.sleep(_jitter.uniform(0.0001, 0.001))
 
     def _roll_back(self) -> None:
         if self._writer.in_transaction:
