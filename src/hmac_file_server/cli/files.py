@@ -5,7 +5,6 @@ import json
 import os
 import time
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +13,7 @@ import click
 from hmac_file_server.cli.access import settings_of
 from hmac_file_server.cli.failure import Failure
 from hmac_file_server.cli.options import config_option
+from hmac_file_server.cli.records import show_record, utc
 from hmac_file_server.config import Settings, sizes
 from hmac_file_server.telemetry.lines import escaped
 
@@ -58,11 +58,7 @@ def show(path: str, config_file: Path | None, *, as_json: bool) -> int:
         if entry is None:
             raise Failure(f"{path}: no such stored file")
         fields = _fields(entry)
-    if as_json:
-        click.echo(json.dumps(fields))
-    else:
-        for name, value in fields.items():
-            click.echo(f"{name + ':':<12} {escaped(str(value), 4096) if value is not None else '-'}")
+    show_record(fields, as_json=as_json)
     return 0
 
 
@@ -137,16 +133,12 @@ def _fields(entry: "Entry") -> dict[str, object]:
         "size": entry.size,
         "type": entry.media_type,
         "filename": entry.filename,
-        "created": _utc(entry.created),
-        "expires": None if entry.expires is None else _utc(entry.expires),
+        "created": utc(entry.created),
+        "expires": None if entry.expires is None else utc(entry.expires),
         "owner": entry.owner,
         "digest": entry.digest,
         "etag": entry.etag,
     }
-
-
-def _utc(epoch: float) -> str:
-    return datetime.fromtimestamp(epoch, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
 def _time(epoch: float) -> str:

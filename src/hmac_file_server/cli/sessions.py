@@ -6,7 +6,6 @@ import os
 import threading
 import time
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +14,7 @@ import click
 from hmac_file_server.cli.access import settings_of
 from hmac_file_server.cli.failure import Failure
 from hmac_file_server.cli.options import config_option
+from hmac_file_server.cli.records import show_record, utc
 from hmac_file_server.config import Settings, sizes
 from hmac_file_server.telemetry.lines import escaped
 
@@ -62,11 +62,7 @@ def show(session_id: str, config_file: Path | None, *, as_json: bool) -> int:
     if session is None:
         raise Failure(f"{escaped(session_id)}: no such session")
     fields = _fields(session)
-    if as_json:
-        click.echo(json.dumps(fields))
-    else:
-        for name, value in fields.items():
-            click.echo(f"{name + ':':<12} {escaped(str(value), 4096) if value is not None else '-'}")
+    show_record(fields, as_json=as_json)
     return 0
 
 
@@ -165,11 +161,7 @@ def _fields(session: "Session") -> dict[str, object]:
         "ranges": [list(span) for span in session.ranges],
         "chunk_size": session.chunk_size,
         "owner": session.owner,
-        "created": _utc(session.created),
-        "active": _utc(session.active),
-        "expires": _utc(session.deadline),
+        "created": utc(session.created),
+        "active": utc(session.active),
+        "expires": utc(session.deadline),
     }
-
-
-def _utc(epoch: float) -> str:
-    return datetime.fromtimestamp(epoch, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
