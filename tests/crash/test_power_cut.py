@@ -7,11 +7,8 @@ as after a real cut. Needs root, loop devices and mkfs.ext4.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import random
-import shutil
-import struct
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
@@ -21,6 +18,7 @@ from typing import Self
 
 import pytest
 from blake3 import blake3
+from tests.crash.volumes import Volume, obstacle
 
 from hmac_file_server.clock import SystemClock
 from hmac_file_server.files import fsck
@@ -29,51 +27,8 @@ from hmac_file_server.files.disk import Disk
 from hmac_file_server.files.local import LocalFileStore
 from hmac_file_server.files.paths import PRIVATE, parse
 
-SHUTDOWN = 0x8004587D
-NOLOGFLUSH = 2
 CYCLES = 25
 WORKERS = 8
-
-
-class Volume:
-    """A small file system of its own; `cut` takes its power away."""
-
-    def __init__(self, folder: Path) -> None:
-        self.image = folder / "image"
-        self.mount_point = folder / "mounted"
-        self.mount_point.mkdir()
-        with self.image.open("wb") as file:
-            file.truncate(96 << 20)
-        subprocess.run(["mkfs.ext4", "-q", "-F", str(self.image)], check=True, capture_output=True)
-        self.mounted = False
-
-    def mount(self) -> None:
-        subprocess.run(["mount", "-o", "loop", str(self.image), str(self.mount_point)], check=True, capture_output=True)
-        self.mounted = True
-
-    def cut(self) -> None:
-        fd = os.open(self.mount_point, os.O_RDONLY)
-        try:
-            fcntl.ioctl(fd, SHUTDOWN, struct.pack("I", NOLOGFLUSH))
-        finally:
-            os.close(fd)
-
-    def unmount(self) -> None:
-        if self.mounted:
-            subprocess.run(["umount", str(self.mount_point)], check=True, capture_output=True)
-            self.mounted = False
-
-
-def obstacle() -> str | None:
-    """Why there can be no power cut here."""
-    if os.geteuid() != 0:
-        return "mounting needs root"
-    for tool in ("mkfs.ext4", "mount", "umount"):
-        if shutil.which(tool) is None:
-            return f"{tool} is not installed"
-    if not os.path.exists("/dev/loop-control"):
-        return "there are no loop devices"
-    return None
 
 
 @pytest.fixture
@@ -81,7 +36,7 @@ def volume(tmp_path: Path) -> Iterator[Volume]:
     reason = obstacle()
     if reason is not None:
         pytest.skip(reason)
-    volume = Volume(tmp_path)
+    volume = Volume(tmp_path, size=96 << 20)
     try:
         volume.mount()
     except subprocess.CalledProcessError as error:
