@@ -1218,6 +1218,9 @@ class Engine:
         self._store.submit(change, functools.partial(self._receipted, upload, receipt, expires, own))
 
     def _receipted(self, upload: Upload, receipt: Receipt, expires: float, own: bool, result: Result) -> None:
+        if isinstance(result, StoreError) and self._ended(upload):
+            # It was recorded all the same, and whoever asks the store is told so.
+            result = True
         if result is not True:
             # The file is there; the finishing request may be repeated until the receipt is, too.
             failure = result if isinstance(result, StoreError) else UploadRefused("upload_taken_over", TAKEN_OVER)
@@ -1241,6 +1244,14 @@ class Engine:
         self._tell(upload.id)
         for done in waiters:
             done(progress)
+
+    def _ended(self, upload: Upload) -> bool:
+        """Whether the store knows the end of an upload that is ours."""
+        try:
+            session = self._store.get(upload.id)
+        except StoreError:
+            return False
+        return session is not None and session.state != OPEN and session.epoch == upload.epoch
 
     def _put_off(self, upload: Upload, failure: Failure) -> None:
         with upload.lock:

@@ -7,7 +7,7 @@ import random
 from typing import Any
 
 import pytest
-from tests.fixtures.engine_world import DAY, Process, World, digest_of, order
+from tests.fixtures.engine_world import DAY, Expected, Process, World, digest_of, order
 
 from hmac_file_server.files.contract import StorageError, StorageFull, StoragePath
 from hmac_file_server.stores.contract import COMPLETE, FAILED, OPEN, Finish, StoreError, TooManySessions
@@ -328,15 +328,12 @@ def test_d_17_a_sync_that_fails_while_publishing(world: World) -> None:
     world.end()
 
 
-@pytest.mark.parametrize("fault", ["commit", "answer"])
-def test_a_receipt_that_was_not_confirmed_is_written_again(world: World, fault: str) -> None:
+@pytest.mark.parametrize("faults", [("commit",), ("answer", "read")])
+def test_a_receipt_that_was_not_confirmed_is_written_again(world: World, faults: tuple[str, ...]) -> None:
     upload = world.create(64, ticket=TICKET).id
-    body = world.lease(upload, (0, 64))
-    body.write(BODY)
-    finished = body.finish_soon()
-    while not any(isinstance(item.change, Finish) for item in world.sessions.pending):
-        assert world.step()
-    world.fail(fault)
+    finished = finish_until_the_receipt(world, upload)
+    for fault in faults:
+        world.fail(fault)
     world.run()
     assert isinstance(finished.result, StoreError)
     again = world.claim(upload, (0, 64))
@@ -355,6 +352,30 @@ def test_a_receipt_that_was_not_confirmed_is_written_again(world: World, fault: 
     sweep(world)
     assert promised(world) == (0, 0)
     world.end()
+
+
+def test_a_receipt_of_which_only_the_confirmation_was_lost_counts() -> None:
+    """Another server reads it in the store and tells it: this one must not say that the upload is open."""
+    world = World(servers=2)
+    upload = world.create(64, ticket=TICKET).id
+    finished = finish_until_the_receipt(world, upload)
+    world.fail("answer")
+    world.run()
+    assert finished.result.complete
+    for process in world.processes:
+        assert process.engine.progress(upload).complete
+    assert world.tickets == {"ticket": 1}
+    world.end()
+
+
+def finish_until_the_receipt(world: World, upload: str) -> Expected:
+    """A whole body whose file is published; the receipt waits to be committed."""
+    body = world.lease(upload, (0, 64))
+    body.write(BODY)
+    finished = body.finish_soon()
+    while not any(isinstance(item.change, Finish) for item in world.sessions.pending):
+        assert world.step()
+    return finished
 
 
 def test_n_10_a_receipt_is_repeated_until_the_retention_is_over(world: World) -> None:
