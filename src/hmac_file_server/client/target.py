@@ -167,10 +167,10 @@ class Target:
         try:
             url = urljoin(self.origin + base, reference)
             parts = urlsplit(url)
-            usable = parts.scheme in _PORTS and bool(_host(parts)) and _port(parts) > 0
+            usable = parts.scheme in _PORTS and bool(_host(parts)) and 0 < _port(parts) < 65536
         except ValueError:
             usable = False
-        if not usable or _SAFE.fullmatch(url) is None:
+        if not usable or _SAFE.fullmatch(reference) is None:
             raise TargetError("the server's Location is no URL")
         return url
 
