@@ -496,7 +496,9 @@ PROBLEM = COMMON | {"content-type", "content-length", "cache-control"}
             "/",
             {},
             200,
-            COMMON | {"content-type", "content-length", "cache-control", "content-security-policy", "referrer-policy"},
+            COMMON
+            | {"content-type", "content-length", "cache-control", "content-security-policy", "referrer-policy"}
+            | {"etag", "vary", "cross-origin-opener-policy"},
         ),
     ],
 )

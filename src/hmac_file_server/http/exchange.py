@@ -45,6 +45,7 @@ class Exchange:
         "head",
         "owner",
         "received",
+        "render",
         "request",
         "started",
         "trailers",
@@ -63,6 +64,8 @@ class Exchange:
         self.received = 0
         # Field lines that the final answer has besides its own, whatever it is.
         self.fields = b""
+        # What makes another of the final answer, whoever gives it: a page for people, say.
+        self.render: Callable[[Response], Response] | None = None
         # Trailers of a chunked body that came whole: lower-case names, values.
         self.trailers: Mapping[bytes, bytes] = _NO_TRAILERS
         self._answered = _OPEN
@@ -110,6 +113,9 @@ class Exchange:
             if response.source is not None:
                 response.source.close()
             return
+        render, self.render = self.render, None
+        if render is not None:
+            response = render(response)
         self._answered = _ANSWERED
         if self.fields:
             response.head += self.fields

@@ -42,6 +42,7 @@ PROBLEMS: Final[dict[str, tuple[int, str]]] = {
     "precondition_failed": (412, "Precondition failed"),
     "range_not_satisfiable": (416, "Range not satisfiable"),
     "bad_field": (400, "Malformed field"),
+    "bad_url": (400, "Not an address"),
     "bad_digest": (400, "Malformed digest"),
     "bad_chunk_number": (400, "No such chunk"),
     "bad_chunk_length": (400, "Wrong length of a chunk"),

@@ -5,7 +5,6 @@ import re
 import threading
 import unicodedata
 from collections.abc import Callable
-from importlib import resources
 from typing import Any, Final
 
 from hmac_file_server.auth import Gate, Grant, Operation, Refusal, SignedRequest
@@ -16,9 +15,11 @@ from hmac_file_server.files.contract import FileStore, Metadata, PathRefused, St
 from hmac_file_server.files.paths import parse as parse_path
 from hmac_file_server.http import Exchange, Response
 from hmac_file_server.http.response import json_response
-from hmac_file_server.protocols import chunked, download, form, put, removal, resumable, tus
+from hmac_file_server.protocols import chunked, download, form, page_code, page_form, put, removal, resumable, tus
 from hmac_file_server.protocols.answers import PREFLIGHT, deny, path_refused, quote_path, refuse
 from hmac_file_server.protocols.interop import discovery
+from hmac_file_server.protocols.pages import CODE, PATHS, Pages
+from hmac_file_server.protocols.put import reserved
 from hmac_file_server.protocols.representation import Digests
 from hmac_file_server.protocols.resources import is_id
 from hmac_file_server.uploads import Engine, Plan
@@ -31,11 +32,6 @@ _LATER: Final = b"Retry-After: 2\r\n"
 _NAME_BYTES: Final = 200
 # A count that is forgotten before its ticket expires could be spent again; a row is some sixty bytes.
 _TICKET_MEMORY: Final = 10 * 366 * 86400.0
-_PAGE: Final = (
-    b"Content-Type: text/html; charset=utf-8\r\n"
-    b"Content-Security-Policy: default-src 'none'; style-src 'self' 'unsafe-inline'; frame-ancestors 'none'\r\n"
-    b"Referrer-Policy: no-referrer\r\nCache-Control: no-cache\r\n"
-)
 
 OnRefusal = Callable[[Exchange, Refusal], None]
 Give = Callable[[int, int, bytes, str], bool]
@@ -81,7 +77,8 @@ class Application:
         self.digests = Digests(submit)
         self._ready = ready
         self.log_refusal = on_refusal
-        self._page = resources.files("hmac_file_server.web").joinpath("index.html").read_bytes()
+        self.pages = Pages()
+        self.codes = page_code.Codes(submit, call_soon)
         self.configure(settings, gate)
 
     def configure(self, settings: Settings, gate: Gate) -> None:
@@ -175,8 +172,24 @@ class Application:
         else:
             exchange.respond(json_response(503, {"ready": False, "reason": reason}, head))
 
+    def _page(self, exchange: Exchange) -> None:
+        self.pages.respond(exchange)
+
     def _front_page(self, exchange: Exchange) -> None:
-        exchange.respond(Response(200, _PAGE, self._page))
+        if page_form.is_link(exchange.request):
+            page_form.get(self, exchange)
+        else:
+            self.pages.respond(exchange)
+
+    def _uploaded(self, exchange: Exchange) -> None:
+        """The address that a browser shows with the answer to a form, opened once more."""
+        if page_form.is_link(exchange.request):
+            page_form.get(self, exchange)
+        else:
+            download.get(self, exchange)
+
+    def _code(self, exchange: Exchange) -> None:
+        page_code.get(self, exchange)
 
     def _upload_status(self, exchange: Exchange) -> None:
         if self._chunked:
@@ -185,9 +198,12 @@ class Application:
             download.get(self, exchange)
 
     _FIXED: Final = {
+        **dict.fromkeys(PATHS, _page),
+        CODE: _code,
+        "/": _front_page,
+        "/upload": _uploaded,
         "/health": _health,
         "/ready": _readiness,
-        "/": _front_page,
         "/upload/status": _upload_status,
         "/upload-status": _upload_status,
     }
@@ -359,7 +375,9 @@ class Application:
 
     def url_of(self, path: StoragePath) -> str:
         """The URL path under which a stored file is served."""
+        shortest = self.base_paths.prefixes[-1] + path
         for prefix in reversed(self.base_paths.prefixes):
-            if self.base_paths.relative(prefix + path) == path:
-                return quote_path(prefix + path)
-        return quote_path(self.base_paths.prefixes[-1] + path)
+            url = prefix + path
+            if self.base_paths.relative(url) == path and not reserved(url):
+                return quote_path(url)
+        return quote_path("/download" + shortest if reserved(shortest) else shortest)

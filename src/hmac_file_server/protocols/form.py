@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from hmac_file_server.auth import Grant, Operation
 from hmac_file_server.files.contract import PathRefused, StorageError
 from hmac_file_server.http import BodyEnd, Exchange, Response
-from hmac_file_server.protocols import resumable
+from hmac_file_server.protocols import page_form, resumable
 from hmac_file_server.protocols.answers import (
     body_failure,
     failure,
@@ -47,6 +47,8 @@ def post_form(app: "Application", exchange: Exchange) -> None:
     if _boundary(request.header(b"content-type") or b"") is None and resumable.creation_of(app, request) is not None:
         resumable.create(app, exchange)
         return
+    if page_form.wants_page(request):
+        exchange.render = page_form.presentation(app, exchange)
     grant = app.permit(exchange, Operation.UPLOAD)
     if grant is None or not app.admits(exchange):
         return

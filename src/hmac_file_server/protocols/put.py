@@ -15,6 +15,7 @@ from hmac_file_server.protocols.answers import (
     refuse,
 )
 from hmac_file_server.protocols.media import media_type, well_formed
+from hmac_file_server.protocols.pages import PATHS
 from hmac_file_server.protocols.resources import RESOURCES
 from hmac_file_server.uploads import EXISTS, Plan, Result, SingleUpload, Stored, UploadRefused
 
@@ -26,7 +27,7 @@ _SLOT_SCHEMES: Final = frozenset({"v1", "v2", "token", "v3", "prosody-jwt"})
 
 RESERVED: Final = frozenset(
     {
-        "/",
+        *PATHS,
         "/health",
         "/ready",
         "/upload",
@@ -34,11 +35,15 @@ RESERVED: Final = frozenset(
         "/chunked-upload",
         "/upload/status",
         "/upload-status",
-        "/uploader.js",
         "/tus",
     }
 )
 """Paths of endpoints, where no file is stored. Nothing is stored below `/tus/` either."""
+
+
+def reserved(path: str) -> bool:
+    """Whether a URL path is that of an endpoint, where a stored file is neither put nor found."""
+    return path in RESERVED or path.startswith(RESOURCES)
 
 
 def put(app: "Application", exchange: Exchange) -> None:
@@ -52,7 +57,7 @@ def put(app: "Application", exchange: Exchange) -> None:
     grant = app.permit(exchange, Operation.PUT, signed)
     if grant is None:
         return
-    if request.path in RESERVED or request.path.startswith(RESOURCES):
+    if reserved(request.path):
         # A file stored here could never be read, or would stand in the way of an endpoint.
         refuse(exchange, "method_not_allowed", "No file can be put here.", b"Allow: GET, HEAD, POST, OPTIONS\r\n")
         return

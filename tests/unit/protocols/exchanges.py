@@ -33,6 +33,7 @@ class FakeExchange:
         self.here = False
         self.request_id = "test-1"
         self.peer = "192.0.2.7:5000"
+        self.render: Callable[[Response], Response] | None = None
 
     @property
     def body_arrived(self) -> bool:
@@ -49,7 +50,7 @@ class FakeExchange:
 
     def respond(self, response: Response) -> None:
         assert not self.answers
-        self.answers.append(response)
+        self.answers.append(response if self.render is None else self.render(response))
 
     respond_soon = respond
 
