@@ -111,6 +111,7 @@ class _Form:
         self._length = length
         self._upload: SingleUpload | None = None
         self._in_file = False
+        self._unnamed = False
         self._received = 0
         self._field_bytes = 0
         self._file_bytes = 0
@@ -151,6 +152,7 @@ class _Form:
         app, grant = self._app, self._grant
         # A name that the permission binds counts, whatever the form says.
         filename = grant.filename or segment.filename or "file"
+        self._unnamed = segment.filename == ""
         # As sent, with its parameters; what the parser offers has lost them.
         sent = segment.header("Content-Type")
         declared = media_type(sent.strip(" \t").encode("utf-8") if sent else None)
@@ -177,6 +179,11 @@ class _Form:
             return
         if upload is None:
             refuse(exchange, "bad_multipart", "The form has no field called file.")
+            return
+        if exchange.render is not None and self._unnamed and not upload.received:
+            # So browsers send a field in which nothing was chosen (HTML, "constructing the entry list").
+            upload.abandon()
+            refuse(exchange, "bad_multipart", "No file was chosen.")
             return
         if self._grant.exact_size is not None and upload.received != self._grant.exact_size:
             upload.abandon()

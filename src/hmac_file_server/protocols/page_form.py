@@ -65,7 +65,7 @@ _WORDS: Final[Mapping[str, tuple[str, str]]] = {
     "extension_refused": ("Files of this kind are not taken", "Choose a file of another kind."),
     "type_mismatch": ("Files of this kind are not taken", "This link is for files of another kind."),
     "exists": ("There is another file already", "This link is for one file, and another one has been uploaded by it."),
-    "bad_multipart": ("No file arrived", ""),
+    "bad_multipart": ("No file arrived", "Choose a file, then press Upload."),
     "not_multipart": ("No file arrived", "Choose a file, then press Upload."),
     "incomplete": ("The upload broke off", "Nothing was kept. Try again."),
     "body_stalled": ("The upload broke off", "Nothing came for too long, and nothing was kept. Try again."),
