@@ -1,0 +1,1 @@
+"""Uploads that survive bad networks: `AsyncUploader`, `Uploader` (docs/client.md)."""
