@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 from tests.fixtures.server import FileServer, Settings, StartServer, running
+
+# `make test` tries the same examples every time, so that a change is judged by what it changed; the hunts of
+# `make soak` try new ones.
+hypothesis.settings.register_profile("same", derandomize=True)
+if "HMAC_FILE_SERVER_SOAK" not in os.environ:
+    hypothesis.settings.load_profile("same")
 
 
 @pytest.fixture

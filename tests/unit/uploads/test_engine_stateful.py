@@ -202,16 +202,18 @@ class EngineMachine(RuleBasedStateMachine):
 
     def judge_bodies(self) -> None:
         """Who has a lease now makes the older holders stale; answers to finished bodies are looked at."""
-        for number, body in enumerate(self.bodies):
+        # In the order in which they got it: another server's claim may be older, and wait longer.
+        for body in sorted(self.bodies, key=lambda body: body.claimed.done.turn):
             if body.claimed.done.called and not body.granted and body.claimed.holds:
-                body.granted = True
-                for older in self.bodies[:number]:
+                for older in self.bodies:
                     if (
                         older.granted
                         and older.upload is body.upload
                         and older.claimed.lease.overlaps(body.claimed.lane)
                     ):
                         older.stale = True
+                body.granted = True
+        for body in self.bodies:
             finished = body.claimed.finished
             if finished is not None and finished.called and not body.judged:
                 body.judged = True
