@@ -40,6 +40,10 @@ class FakeExchange:
         return self.here
 
     @property
+    def answered(self) -> bool:
+        return bool(self.answers)
+
+    @property
     def answer(self) -> Response:
         assert len(self.answers) == 1, self.answers
         return self.answers[0]
