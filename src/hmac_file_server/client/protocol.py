@@ -237,3 +237,13 @@ class NetworkShape(Protocol):
     def start(self) -> None: ...
     def stop(self) -> None: ...
     def subscribe(self, listener: Callable[[Any], None]) -> Callable[[], None]: ...
+
+
+class RemoteMaker(Protocol):
+    """What makes a `Remote` for one upload: the class of a protocol, as a rule."""
+
+    def __call__(
+        self, target: TargetShape, exchanges: Exchanges, *, chunk_size: int | None, piece_digests: bool
+    ) -> Remote:
+        """`chunk_size`: what the caller wishes, if anything; `piece_digests`: every body is sent with its digest."""
+        ...
