@@ -36,7 +36,7 @@ from hmac_file_server.sessions import Sessions, gauges
 from hmac_file_server.stores.contract import StoreError
 from hmac_file_server.telemetry import events, log
 from hmac_file_server.telemetry.access import AccessLog
-from hmac_file_server.workers import PoolSize, WorkerPool
+from hmac_file_server.workers import PoolSize, WorkerPool, done_by
 
 _DRAIN_SECONDS: Final = 8.0
 _FLUSH_SECONDS: Final = 0.25
@@ -377,23 +377,16 @@ class Server:
             self._access.flush()
 
     async def _expire_often(self, pool: WorkerPool) -> None:
-        loop = asyncio.get_running_loop()
         while True:
-            ended = loop.create_future()
-
-            def expire(ended: "asyncio.Future[None]" = ended) -> None:
-                try:
-                    self._store.expire(self._clock.time())
-                except StorageError as error:
-                    log.event(events.STORAGE_FAILED, path="-", reason=error.code, exc=error)
-                finally:
-                    with contextlib.suppress(RuntimeError):
-                        loop.call_soon_threadsafe(_resolve, ended)
-
-            pool.submit(expire)
-            await ended
+            await done_by(pool.submit, self._expire)
             ttl = self._settings.server.file_ttl
             await asyncio.sleep(_EXPIRY_SECONDS if ttl is None else max(1.0, min(_EXPIRY_SECONDS, ttl / 10)))
+
+    def _expire(self) -> None:
+        try:
+            self._store.expire(self._clock.time())
+        except StorageError as error:
+            log.event(events.STORAGE_FAILED, path="-", reason=error.code, exc=error)
 
     # ---- signals
 
@@ -512,11 +505,6 @@ def _reason(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
     return str(error) or type(error).__name__
-
-
-def _resolve(future: "asyncio.Future[None]") -> None:
-    if not future.done():
-        future.set_result(None)
 
 
 def _log_resize(old: int, new: int, waiting: int) -> None:

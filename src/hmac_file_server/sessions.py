@@ -6,7 +6,7 @@ import mmap
 import os
 import socket
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 from hmac_file_server.clock import Clock
 from hmac_file_server.config import Settings
@@ -17,6 +17,7 @@ from hmac_file_server.stores.contract import Coordinator, SessionStore, StoreErr
 from hmac_file_server.stores.sqlite import SqliteStore
 from hmac_file_server.telemetry import events, log
 from hmac_file_server.uploads import Engine, Rules
+from hmac_file_server.workers import done_by
 
 DATABASE: Final = "uploads.db"
 _SWEEP_SECONDS: Final = 30.0
@@ -100,23 +101,14 @@ class Sessions:
 
     async def _sweep_often(self) -> None:
         while True:
-            await self._on_worker(self.engine.sweep)
+            await done_by(self._submit, self._sweep)
             await asyncio.sleep(max(0.5, min(_SWEEP_SECONDS, self.engine.rules.max_age / 4)))
 
-    async def _on_worker(self, work: Callable[[], None]) -> None:
-        ended: asyncio.Future[None] = self._loop.create_future()
-
-        def run() -> None:
-            try:
-                work()
-            except (StoreError, StorageError) as error:
-                log.event(events.SESSIONS_SWEEP_FAILED, reason=error.code, exc=error)
-            finally:
-                with contextlib.suppress(RuntimeError):
-                    self._loop.call_soon_threadsafe(_resolve, ended)
-
-        self._submit(run)
-        await ended
+    def _sweep(self) -> None:
+        try:
+            self.engine.sweep()
+        except (StoreError, StorageError) as error:
+            log.event(events.SESSIONS_SWEEP_FAILED, reason=error.code, exc=error)
 
     async def _report_often(self) -> None:
         """The guide's two lines: when a number changed, at most every five seconds; unchanged ones, each minute."""
@@ -169,8 +161,3 @@ def rules_of(settings: Settings) -> Rules:
         sessions_per_owner=uploads.max_sessions_per_owner,
         full=uploads.durability == "full",
     )
-
-
-def _resolve(future: "asyncio.Future[Any]") -> None:
-    if not future.done():
-        future.set_result(None)
