@@ -205,7 +205,7 @@ def _receipt(document: Mapping[str, Any], ticket: str | None, address: str | Non
             '<p><label for="address">Its address. Whoever has it can read the file:</label></p>',
             f'<p><input type="text" id="address" class="address" readonly value="{escape(address)}"></p>',
         ]
-        if page_code.fits(address.encode()):
+        if page_code.fits(address.encode("utf-8", "replace")):
             source = escape(f"upload-qr.svg?url={quote(address, safe='')}")
             lines.append(
                 f'<p><img class="qr" src="{source}" width="220" height="220" alt="QR code of the address"></p>'
