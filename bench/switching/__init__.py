@@ -1,0 +1,1 @@
+"""Uploads by many clients to many servers while the network changes under them; `bench.switch` is the command."""
