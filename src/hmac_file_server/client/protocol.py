@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from hmac_file_server.client.target import Target
+
 Span = tuple[int, int]
 """Bytes [start, stop) of the whole file."""
 Ranges = tuple[Span, ...]
@@ -24,12 +26,14 @@ class Facts:
     size        bytes
     media_type  None: the server decides by the name
     key         a random word that stays the same when the creation is repeated (Idempotency-Key)
+    repeated    whether a creation with this key was sent before: there may be a session, with bytes
     """
 
     name: str
     size: int
     media_type: str | None
     key: str
+    repeated: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,39 +198,7 @@ class Remote(Protocol):
         ...
 
 
-# ---- what the constructor of an uploader takes; target.py, state.py and network.py have the ones for everyday use
-
-
-class TargetShape(Protocol):
-    """Where to, and what permits it (target.py: Target)."""
-
-    @property
-    def tls(self) -> bool: ...
-    @property
-    def host(self) -> str: ...
-    @property
-    def port(self) -> int: ...
-    @property
-    def authority(self) -> str: ...
-    @property
-    def origin(self) -> str: ...
-    @property
-    def base_url(self) -> str: ...
-    @property
-    def headers(self) -> Mapping[str, str]: ...
-
-    def path(self, endpoint: str) -> str: ...
-    def resolve(self, base: str, reference: str) -> str: ...
-    def permission(self, method: str, url: str, *, size: int = 0, filename: str = "") -> dict[str, str]: ...
-
-
-class ChangeShape(Protocol):
-    """A change of the network (network.py: Change)."""
-
-    @property
-    def reachable(self) -> bool: ...
-    @property
-    def vanished(self) -> frozenset[str]: ...
+# ---- what the constructor of an uploader takes
 
 
 class NetworkShape(Protocol):
@@ -239,11 +211,5 @@ class NetworkShape(Protocol):
     def subscribe(self, listener: Callable[[Any], None]) -> Callable[[], None]: ...
 
 
-class RemoteMaker(Protocol):
-    """What makes a `Remote` for one upload: the class of a protocol, as a rule."""
-
-    def __call__(
-        self, target: TargetShape, exchanges: Exchanges, *, chunk_size: int | None, piece_digests: bool
-    ) -> Remote:
-        """`chunk_size`: what the caller wishes, if anything; `piece_digests`: every body is sent with its digest."""
-        ...
+RemoteMaker = Callable[[Exchanges, Target], Remote]
+"""Makes the `Remote` of one upload."""
