@@ -40,6 +40,7 @@ class Claims:
     files      how many files it takes in all
     expires    epoch seconds from which it is void
     prefix     below which storage path files go
+    path       the one storage path that it is for
     operations what it permits
     """
 
@@ -47,6 +48,7 @@ class Claims:
     files: int | None = None
     expires: float | None = None
     prefix: str | None = None
+    path: str | None = None
     operations: frozenset[str] = frozenset()
 
 
@@ -57,16 +59,30 @@ class Target:
     host      name or address, without brackets; internationalised names in their ASCII form
     port      TCP port
     prefix    path before the server's endpoints, percent-encoded, without a slash at its end: "" or "/files"
+    given_path  the path as it was given, percent-encoded: "/" or "/files/"
     slot      the request target (path and query) of a signed URL, good for one PUT; else None
     headers   sent with every request to this origin
     """
 
-    __slots__ = ("_clock", "_secret", "_ticket", "claims", "headers", "host", "port", "prefix", "slot", "tls")
+    __slots__ = (
+        "_clock",
+        "_secret",
+        "_ticket",
+        "claims",
+        "given_path",
+        "headers",
+        "host",
+        "port",
+        "prefix",
+        "slot",
+        "tls",
+    )
 
     tls: bool
     host: str
     port: int
     prefix: str
+    given_path: str
     slot: str | None
     headers: Mapping[str, str]
     claims: Claims | None
@@ -90,6 +106,7 @@ class Target:
         put(self, "host", _host(base))
         put(self, "port", _port(base))
         put(self, "prefix", base.path.rstrip("/"))
+        put(self, "given_path", base.path or "/")
         put(self, "slot", slot)
         put(self, "headers", MappingProxyType(dict(headers or {})))
         put(self, "claims", None if ticket is None else _claims(ticket))
@@ -333,12 +350,13 @@ def _claims(ticket: str) -> Claims | None:
     if not isinstance(told, dict):
         return None
     operations = told.get("ops")
-    prefix = told.get("prefix")
+    prefix, path = told.get("prefix"), told.get("path")
     return Claims(
         max_size=_whole(told.get("max_size")),
         files=_whole(told.get("files")),
         expires=_whole(told.get("exp")),
         prefix=prefix if isinstance(prefix, str) else None,
+        path=path if isinstance(path, str) else None,
         operations=frozenset(
             word for word in (operations if isinstance(operations, list) else ()) if isinstance(word, str)
         ),
