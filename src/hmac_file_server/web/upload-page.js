@@ -465,6 +465,7 @@ class Job {
     this.retryAt = 0;
     this.attempt = 0;
     this.noted = 0;
+    this.moved = 0;
     this.row = new Row(this);
   }
 
@@ -490,6 +491,14 @@ class Job {
   get share() {
     if (this.phase === 'done') return 1;
     return this.size === 0 ? 0 : this.shown / this.size;
+  }
+
+  /** What it is doing: the state of uploader.js while it runs, else its own. */
+  get state() {
+    if (this.phase !== 'running') return this.phase;
+    // The browser knows first, but it is wrong now and then: what moves has a network.
+    if (navigator.onLine === false && Date.now() - this.moved > NOTE_EVERY) return 'offline';
+    return this.uploader?.state ?? 'starting';
   }
 
   /** Does something happen by itself? */
@@ -550,6 +559,7 @@ class Job {
     });
     on('progress', ({ sent, acknowledged, rate, secondsLeft }) => {
       if (acknowledged > this.note.acknowledged) this.attempt = 0;
+      if (sent > this.sent) this.moved = Date.now();
       this.note.acknowledged = acknowledged;
       this.sent = sent;
       this.rate = rate;
@@ -740,7 +750,8 @@ class Row {
       'file card',
       this.picture,
       make('div', 'file-text', make('p', 'file-title', this.title, this.folder), this.bar, this.status),
-      make('div', 'file-actions', this.main, this.qr, this.remove),
+      make('div', 'file-actions', this.main, this.qr),
+      this.remove,
     );
     this.title.textContent = job.name;
     this.folder.textContent = job.note.folder;
@@ -764,7 +775,7 @@ class Row {
 
   update() {
     const { job } = this;
-    const state = job.phase === 'running' ? (job.uploader?.state ?? 'starting') : job.phase;
+    const { state } = job;
     this.node.dataset['state'] = state;
     const share = job.share;
     if (this.bar.value !== share) this.bar.value = share;
@@ -985,6 +996,7 @@ class Page {
     dress(ui.clearDone, 'close', say('clearDone'));
     ui.chooseFolder.hidden = !('webkitdirectory' in ui.inputFolder);
     ui.totalBar.setAttribute('aria-label', say('totalLabel'));
+    ui.limits.setAttribute('aria-label', say('limitsLabel'));
     this.listen();
     this.setLink(takeTicket());
     ui.page.hidden = false;
@@ -1121,7 +1133,10 @@ class Page {
    */
   endLink(link, state) {
     link.state = state;
-    if (this.link === link) this.showLink();
+    if (this.link !== link) return;
+    this.showLink();
+    const told = /** @type {const} */ ({ expired: 'expiredHeading', 'used-up': 'usedUpHeading', bad: 'badLinkHeading', wrong: 'badLinkHeading' });
+    this.announcer.say('link', say(told[state]));
   }
 
   showLink() {
@@ -1134,16 +1149,7 @@ class Page {
     const until = link.expires === null ? '' : texts.moment(link.expires);
     switch (link.state) {
       case 'good':
-        ui.limits.replaceChildren(
-          ...[
-            link.maxSize === null ? '' : say('limitSize', { size: texts.size(link.maxSize) }),
-            link.files === null ? '' : say('limitFiles', { count: link.files }),
-            until && say('limitUntil', { time: until }),
-          ]
-            .filter(Boolean)
-            .map((text) => make('li', '', text)),
-        );
-        ui.limits.setAttribute('aria-label', say('limitsLabel'));
+        this.showLimits(link);
         break;
       case 'expired':
         this.notice('expired', {
@@ -1169,6 +1175,28 @@ class Page {
     this.changed();
   }
 
+  /** @param {Link} link */
+  showLimits(link) {
+    const { limits } = this.ui;
+    const lines = [];
+    if (link.maxSize !== null) lines.push(say('limitSize', { size: texts.size(link.maxSize) }));
+    if (link.files !== null) {
+      const left = Math.max(0, link.files - this.counted());
+      lines.push(say(left < link.files ? 'limitFilesLeft' : 'limitFiles', { count: link.files, left }));
+    }
+    if (link.expires !== null) lines.push(say('limitUntil', { time: texts.moment(link.expires) }));
+    const written = lines.join('\n');
+    if (limits.dataset['written'] === written) return;
+    limits.dataset['written'] = written;
+    limits.replaceChildren(...lines.map((line) => make('li', '', line)));
+  }
+
+  /** Files of this link that the page knows of. The server may know of more. */
+  counted() {
+    return this.jobs.filter((job) => job.note.ticket === this.link?.ticket && job.phase !== 'failed').length;
+  }
+
+  /** @returns {string[]} */
   running() {
     return this.jobs.some((job) => job.busy || job.phase === 'resumable') ? [say('expiredRunning')] : [];
   }
@@ -1221,7 +1249,7 @@ class Page {
     const refused = unreadable.map((name) => say('refusedUnreadable', { name }));
     const fragment = document.createDocumentFragment();
     let added = 0;
-    let room = link?.files == null ? Infinity : link.files - this.jobs.filter((job) => this.counts(job)).length;
+    let room = link?.files == null ? Infinity : link.files - this.counted();
     for (const { file, handle, folder } of found) {
       const known = this.jobs.filter((job) => job.name === file.name && job.fits(file) && job.phase !== 'done');
       const waiting =
@@ -1256,11 +1284,6 @@ class Page {
       this.next();
     }
     this.changed();
-  }
-
-  /** Does the link count it? @param {Job} job */
-  counts(job) {
-    return job.note.ticket === this.link?.ticket && job.phase !== 'failed';
   }
 
   /**
@@ -1484,7 +1507,7 @@ class Page {
       });
       dress(yes, 'close', say('removeConfirm'));
       const no = makeButton('', () => dialog.close());
-      dress(no, 'play', say('keep'));
+      dress(no, 'check', say('keep'));
       no.autofocus = true;
       dialog.addEventListener('close', () => resolve(answer), { once: true });
       this.openDialog(say('removeHeading', { name: job.name }), [
@@ -1503,7 +1526,8 @@ class Page {
     image.width = image.height = 264;
     image.src = `upload-qr.svg?url=${encodeURIComponent(url)}`;
     const copy = makeButton('primary', () => void this.copy([job], copy));
-    dress(copy, 'link', say('copyLink'), {});
+    dress(copy, 'link', say('copyLink'));
+    copy.autofocus = true;
     const close = makeButton('', () => this.ui.dialog.close());
     dress(close, 'close', say('close'));
     this.openDialog(say('qrHeading', { name: job.name }), [image, this.linkField([url]), make('div', 'buttons', copy, close)]);
@@ -1607,6 +1631,7 @@ class Page {
     for (const job of jobs) job.row.update();
     this.showTotal();
     this.showNetwork();
+    if (this.link?.state === 'good') this.showLimits(this.link);
     const ticking = jobs.some((job) => job.busy);
     if (ticking && this.clock === 0) this.clock = window.setInterval(() => this.changed(), 1000);
     if (!ticking && this.clock !== 0) {
@@ -1627,7 +1652,7 @@ class Page {
     const counted = jobs.filter((job) => job.phase !== 'failed');
     const size = counted.reduce((sum, job) => sum + job.size, 0);
     const sent = counted.reduce((sum, job) => sum + job.shown, 0);
-    const rate = busy.reduce((sum, job) => sum + (job.uploader?.state === 'uploading' ? job.rate : 0), 0);
+    const rate = busy.reduce((sum, job) => sum + (job.state === 'uploading' ? job.rate : 0), 0);
     const ended = counted.length > 0 && done.length === counted.length;
     const share = ended ? 1 : size === 0 ? 0 : Math.min(sent / size, 0.999);
     const empty = jobs.length === 0;
@@ -1678,7 +1703,7 @@ class Page {
   }
 
   offline() {
-    return navigator.onLine === false || this.jobs.some((job) => job.phase === 'running' && job.uploader?.state === 'offline');
+    return this.jobs.some((job) => job.state === 'offline');
   }
 
   showNetwork() {
@@ -1686,7 +1711,7 @@ class Page {
     const offline = busy.length > 0 && this.offline();
     this.notice('offline', offline ? { kind: 'offline', lines: [say('offline')] } : null);
     const away =
-      !offline && busy.some((job) => job.uploader?.state === 'waiting' && job.attempt > 1 && !fromServer(job.error));
+      !offline && busy.some((job) => job.state === 'waiting' && job.attempt > 1 && !fromServer(job.error));
     this.notice('away', away ? { kind: 'offline', lines: [say('serverAway')] } : null);
     const count = this.jobs.filter((job) => job.phase === 'resumable').length;
     this.notice('resumable', count > 0 ? { kind: 'info', lines: [say('resumable', { count })] } : null);

@@ -23,6 +23,7 @@ const ENGLISH = {
 
   limitSize: 'Files up to {size}',
   limitFiles: { one: 'Takes {count} file', other: 'Takes {count} files' },
+  limitFilesLeft: { one: 'Takes {count} file, {left} more', other: 'Takes {count} files, {left} more' },
   limitUntil: 'Open until {time}',
   limitsLabel: 'What this link takes',
 
@@ -73,7 +74,7 @@ const ENGLISH = {
   pauseAll: 'Pause all',
   resumeAll: 'Resume all',
   retryAll: 'Try all again',
-  clearDone: 'Clear the finished',
+  clearDone: 'Clear finished',
   forFile: '{action}: {name}',
 
   offline: 'No connection. Nothing is lost; it goes on by itself when the network is back.',
