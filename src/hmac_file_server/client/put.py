@@ -177,7 +177,7 @@ class Put:
     def _named(self, facts: Facts, place: Place) -> dict[str, str]:
         fields = {} if facts.media_type is None else {"Content-Type": facts.media_type}
         if not place.plain:
-            fields["X-Filename"] = _segment(facts.name)
+            fields["Content-Disposition"] = f"attachment; filename*=UTF-8''{_segment(facts.name)}"
         return fields
 
     async def _can_resume(self, path: str) -> bool:
@@ -219,7 +219,7 @@ class Put:
     ) -> Answer:
         if size is None:
             size = 0 if body is None else body.length
-        permission = self._target.permission(method, path, size=size, filename=fields.get("X-Filename", ""))
+        permission = self._target.permission(method, path, size=size)
         headers = {**permission, **fields}
         return await self._exchanges.exchange(Request(method, path, headers, body))
 
@@ -256,5 +256,5 @@ def _number(text: str) -> int | None:
 
 
 def _segment(name: str) -> str:
-    """A file name as one segment of a path, and as X-Filename."""
+    """A file name as one segment of a path, and as filename* (RFC 8187)."""
     return quote(name, safe="", errors="replace")

@@ -17,7 +17,7 @@ from hmac_file_server.client.target import Target, TargetError
 LONGEST_WAIT: Final = 60.0
 """Seconds that a status may be waited for."""
 
-_SESSION: Final = re.compile(r"[0-9]{1,12}_[0-9a-f]{32}")
+_SESSION: Final = re.compile("[0-9]{1,12}_[0-9a-z]{16,64}")
 _DIGESTS: Final = ("blake3", "sha256")
 
 
