@@ -187,7 +187,7 @@ def test_a_browser_without_javascript(module_server: FileServer, tmp_path: Path,
     url = re.search(r'<a href="\.(/[0-9a-f]{32}/My%20photo%20_1_\.bin)">My photo _1_\.bin</a>', page)
     assert url is not None, page
     assert module_server.request("GET", url[1]).body == body
-    address = re.search(r' readonly value="([^"]+)"', page)
+    address = re.search(r" readonly>([^<]+)</textarea>", page)
     assert address is not None
     assert unescape(address[1]) == module_server.url + url[1]
     code = re.search(r'<img class="qr" src="([^"]+)"', page)
@@ -210,7 +210,7 @@ def test_links_that_do_not_work(module_server: FileServer, claims: dict[str, obj
         page = is_page(answer, status)
         assert words in page
         assert ("www-authenticate" in answer.headers) is (status == 401)
-        request_id = re.search(r"request ([0-9a-f-]+)</small>", page)
+        request_id = re.search(r"request ([0-9a-f-]+)</p>", page)
         assert request_id is not None
         # It stands in the log as well.
         logged(module_server, request_id[1])
@@ -255,7 +255,7 @@ def test_a_body_that_stalls_is_answered_with_a_page(start_server: StartServer) -
 def test_behind_a_proxy_that_takes_a_prefix_off(module_server: FileServer) -> None:
     said = {"X-Forwarded-Proto": "https", "X-Forwarded-Prefix": "/send", "Host": "files.example.org"}
     page = is_page(post(module_server, link(), b"x", **said), 200)
-    address = re.search(r' readonly value="([^"]+)"', page)
+    address = re.search(r" readonly>([^<]+)</textarea>", page)
     assert address is not None
     assert address[1].startswith("https://files.example.org/send/")
     assert not re.search(r'(?:href|src|action)="/', page), "relative addresses know no prefix"

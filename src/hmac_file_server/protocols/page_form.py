@@ -141,8 +141,8 @@ def _form(app: "Application", grant: Grant, ticket: str) -> str:
         f'<p><input type="file" id="file" name="file" required{accept}></p>\n'
         '<p class="buttons"><button type="submit" class="button primary">Upload</button></p>\n'
         "</form>\n"
-        "<p>Leave this page open until the next one appears. Should the connection break meanwhile, the upload has "
-        "to begin anew.</p>"
+        '<p class="status">Leave this page open until the next one appears. Should the connection break meanwhile, '
+        "the upload has to begin anew.</p>"
     )
 
 
@@ -203,7 +203,7 @@ def _receipt(document: Mapping[str, Any], ticket: str | None, address: str | Non
     if address is not None:
         lines += [
             '<p><label for="address">Its address. Whoever has it can read the file:</label></p>',
-            f'<p><input type="text" id="address" class="address" readonly value="{escape(address)}"></p>',
+            f'<textarea id="address" class="links" rows="3" readonly>{escape(address)}</textarea>',
         ]
         if page_code.fits(address.encode("utf-8", "replace")):
             source = escape(f"upload-qr.svg?url={quote(address, safe='')}")
@@ -221,7 +221,7 @@ def _refusal(problem: Mapping[str, Any], ticket: str | None) -> tuple[str, str]:
     lines = [f"<p>{escape(words or str(problem['detail']))}</p>"]
     if ticket is not None:
         lines.append(f'<p><a href="{_target("./", ticket)}">Back to the form</a></p>')
-    lines.append(f"<p><small>Error {escape(code)}, request {escape(str(problem['request_id']))}</small></p>")
+    lines.append(f'<p class="status">Error {escape(code)}, request {escape(str(problem["request_id"]))}</p>')
     return title or "This did not work", "\n".join(lines)
 
 
