@@ -104,8 +104,8 @@
  * @property {string} [type] media type of the file
  * @property {SessionStore | null} [store] null: nothing outlives this object. Default: the browser's storage; in Node null
  * @property {(file: Source | Blob) => string | Promise<string>} [fingerprint] what identifies an upload between runs
- * @property {'auto' | 'sha-256' | false} [digest] `auto`: on bodies that are short at the rate of the network;
- *   `sha-256`: on every body
+ * @property {'auto' | 'sha-256' | false} [digest] `auto`: on bodies that are so short that little is lost when
+ *   they are cut; `sha-256`: on every body, in shorter chunks
  * @property {number} [watchdog] milliseconds without any movement before a connection is given up (5000, the least)
  * @property {AbortSignal} [signal]
  * @property {{base?: number, max?: number}} [retryDelay] milliseconds (1000, 30000)
@@ -124,8 +124,11 @@ const ANSWER_MAX = 4 * MIB;
 const BODIES_MAX = 5;
 /** Least bytes per second that make another parallel chunk worth it. */
 const LANE_RATE = 64 * KIB;
-/** A body gets a digest by itself when it takes no longer than this, in seconds: a cut loses such a body whole. */
-const DIGEST_SECONDS = 0.2;
+/** Longest body that gets a digest by itself: the server keeps nothing of a body with a digest that is cut. */
+const DIGEST_MAX = 64 * KIB;
+/** Milliseconds between two looks at this machine's addresses, while all is well and while it is not. */
+const LOOK_EVERY = 100;
+const LOOK_OFTEN = 15;
 const WATCHDOG_MIN = 5000;
 const BOUND_MAX = 60_000;
 const QUIET = 300;
@@ -294,9 +297,8 @@ export function chunkLength({ total, announced, wanted, parallel, rate, whole })
   const least = Math.max(1, Math.ceil(total / CHUNKS_MAX));
   let length = Math.min(announced, wanted ?? announced);
   if (wanted === undefined) {
-    // Short files keep all connections busy, too.
-    const share = Math.ceil(total / parallel / (64 * KIB)) * 64 * KIB;
-    length = Math.min(length, Math.max(share, MIB));
+    // Short files keep all connections busy, too; and those of a long one end at about the same time.
+    length = Math.min(length, Math.max(roundTo64(total / parallel / 25), MIB));
     // One chunk should be acknowledged every few seconds.
     if (rate !== null) length = Math.min(length, Math.max(CHUNK_MIN, roundTo64(rate * 4)));
   }
@@ -677,6 +679,10 @@ class NodeTransport {
   async #write(request, source, start, stop, onSent, over) {
     let length = 64 * KIB;
     const read = reader(source);
+    /** @type {(error: UploadError) => void} */
+    let failed = () => {};
+    // Not every write is called back when its connection ends.
+    request.once('close', () => failed(networkError()));
     let place = start;
     let next = read(place, Math.min(place + length, stop));
     next.catch(() => {});
@@ -691,9 +697,8 @@ class NodeTransport {
       if (over() || request.destroyed) return;
       const begun = now();
       await new Promise((resolve, reject) => {
+        failed = reject;
         request.write(part, (error) => (error ? reject(networkError(error)) : resolve(null)));
-        request.once('close', () => reject(networkError()));
-        request.setMaxListeners(0);
       });
       place = end;
       onSent(place - start);
@@ -1039,9 +1044,10 @@ function defaultStore() {
  * Calls back when the network has, or may have, changed, until it is stopped.
  * @param {(news: {addresses: Set<string> | null, up: boolean}) => void} tell `addresses`: those that this machine
  *   has now, where that can be known; `up`: whether a connection may work now that did not before
+ * @param {() => boolean} often whether news are waited for
  * @returns {Promise<() => void>}
  */
-async function watchNetwork(tell) {
+async function watchNetwork(tell, often) {
   if (inNode()) {
     /** @type {typeof import('node:os')} */
     const os = await nodeModule('os');
@@ -1056,14 +1062,18 @@ async function watchNetwork(tell) {
       return addresses;
     };
     let known = look();
-    const timer = setInterval(() => {
+    /** @type {ReturnType<typeof setTimeout>} */
+    let timer;
+    const again = () => {
       const found = look();
       const added = [...found].some((address) => !known.has(address));
-      if (!added && found.size === known.size) return;
+      const changed = added || found.size !== known.size;
       known = found;
-      tell({ addresses: found, up: added });
-    }, 100);
-    return () => clearInterval(timer);
+      if (changed) tell({ addresses: found, up: added });
+      timer = setTimeout(again, often() ? LOOK_OFTEN : LOOK_EVERY);
+    };
+    timer = setTimeout(again, LOOK_EVERY);
+    return () => clearTimeout(timer);
   }
   const scope = /** @type {Window & typeof globalThis} */ (globalThis);
   const connection = /** @type {EventTarget | undefined} */ (
@@ -1220,8 +1230,18 @@ export class NetworkResilientUploader extends EventTarget {
   #received = [];
   /** Whether the first chunk is to say how long chunks are. */
   #adopting = false;
+  /** Whether it has been sent. */
+  #adoptable = false;
   /** Chunks that were sent once more from their beginning. @type {Set<number>} */
   #whole = new Set();
+  /** Chunks of which the server may hold more than it has told. @type {Set<number>} */
+  #unsure = new Set();
+  /** Whether there is reason to think that connections work again, before the server has said so. */
+  #hoping = false;
+  /** Whether the network has told of something new. */
+  #news = true;
+  /** Attempts since this machine has had no network. */
+  #waits = 0;
   /** @type {Map<number, Put>} */
   #puts = new Map();
   /** @type {Set<{controller: AbortController, address: string, since: number}>} */
@@ -1438,7 +1458,7 @@ export class NetworkResilientUploader extends EventTarget {
     }
     this.#users += 1;
     if (this.#users > 1) return;
-    this.#unwatch = await watchNetwork((news) => this.#networkChanged(news));
+    this.#unwatch = await watchNetwork((news) => this.#networkChanged(news), () => this.#recovering);
     this.#ticker = setInterval(() => this.#tick(), Math.max(50, this.#watchdog / 20));
   }
 
@@ -1610,7 +1630,14 @@ export class NetworkResilientUploader extends EventTarget {
         const trouble = /** @type {{error: UploadError | null, counted: boolean}} */ (this.#trouble);
         this.#trouble = null;
         await this.#retrying(
-          () => (this.#session === null ? this.#begin() : this.#ask({ fresh: true })), trouble.error, trouble.counted,
+          () => {
+            if (this.#session === null) return this.#begin();
+            const answer = this.#ask({ fresh: true });
+            this.#hope();
+            return answer;
+          },
+          trouble.error,
+          trouble.counted,
         );
         this.#generation += 1;
         if (this.#paused) {
@@ -1627,6 +1654,7 @@ export class NetworkResilientUploader extends EventTarget {
     work().then(
       () => {
         this.#recovering = false;
+        this.#hoping = false;
         if (signal.aborted || this.#result !== null) return;
         this.#flowing = true;
         this.#enter('uploading');
@@ -1637,6 +1665,17 @@ export class NetworkResilientUploader extends EventTarget {
         if (!signal.aborted) this.#fail(failure);
       },
     );
+  }
+
+  /**
+   * Do not wait for the answer with what it says nothing about: chunks of which the server can have nothing. It
+   * spares every switch of networks a round trip.
+   */
+  #hope() {
+    if (this.#paused || this.#adopting || (!this.#news && this.#attempts > 1)) return;
+    this.#news = false;
+    this.#hoping = true;
+    this.#pump();
   }
 
   #complete() {
@@ -1662,6 +1701,7 @@ export class NetworkResilientUploader extends EventTarget {
         return result;
       } catch (failure) {
         this.#ending.signal.throwIfAborted();
+        this.#hoping = false;
         error = this.#judged(failure, null);
         counted = error.code !== 'paused';
       }
@@ -1690,7 +1730,9 @@ export class NetworkResilientUploader extends EventTarget {
         this.#enter('offline');
         this.#tell('offline', {});
       }
-      await this.#sleep(1000 + 1000 * Math.random(), true);
+      // An address often comes a moment before its route.
+      await this.#sleep(Math.min(1000, LOOK_OFTEN * 2 ** Math.min(this.#waits, 10)) * (1 + Math.random()), true);
+      this.#waits += 1;
       return;
     }
     if (counted) this.#attempts += 1;
@@ -1714,6 +1756,7 @@ export class NetworkResilientUploader extends EventTarget {
     this.#key = '';
     this.#received = [];
     this.#whole.clear();
+    this.#unsure.clear();
     this.#expiresAt = null;
     this.#meter.reset();
   }
@@ -1732,6 +1775,8 @@ export class NetworkResilientUploader extends EventTarget {
       return withRetry(error);
     }
     if (chunk === null || error.retriable || !MISFITS.has(error.code)) return error;
+    // Another chunk may have come to the server before the first.
+    if (this.#adopting && error.code !== 'chunk_differs') return withRetry(error);
     if (this.#whole.has(chunk)) return error;
     this.#whole.add(chunk);
     return withRetry(error);
@@ -1794,8 +1839,11 @@ export class NetworkResilientUploader extends EventTarget {
     for (const question of [...this.#questions]) {
       if (lost(question.address) || (up && now() - question.since > quiet)) question.controller.abort(reason);
     }
-    if (up) this.#wake();
-    else if (addresses === null) this.#tick();
+    if (up) {
+      this.#news = true;
+      this.#waits = 0;
+      this.#wake();
+    }
   }
 
   /**
@@ -1984,6 +2032,7 @@ export class NetworkResilientUploader extends EventTarget {
       ...(this.options.chunkSize ? { wanted: this.options.chunkSize } : {}),
     });
     this.#adopting = this.chunkSize !== announced;
+    this.#adoptable = false;
   }
 
   /**
@@ -1994,11 +2043,13 @@ export class NetworkResilientUploader extends EventTarget {
   async #ask({ fresh = false, wait = 0 } = {}) {
     const url = statusUrl(/** @type {URL} */ (this.#url));
     const session = this.#session;
+    const asked = [...this.#unsure];
     url.searchParams.set('session_id', session ?? '');
     if (wait > 0) url.searchParams.set('wait', String(wait));
     const document = await this.#question('GET', url, await this.#signed('GET', url, '', 0, false), { fresh, more: wait * 1000 });
     if (session !== this.#session) return document;
     const before = this.#expiresAt;
+    for (const number of asked) this.#unsure.delete(number);
     this.#learn(document);
     const size = document.chunk_size;
     if (typeof size === 'number' && size > 0 && document.completed !== true) {
@@ -2049,7 +2100,7 @@ export class NetworkResilientUploader extends EventTarget {
 
   /** How many bodies at once the network is worth. */
   #width() {
-    if (this.#adopting) return 1;
+    if (this.#adopting && !this.#adoptable) return 1;
     const { rate } = this.#meter;
     if (rate === 0) {
       const connection = typeof navigator === 'object' && 'connection' in navigator ? navigator.connection : undefined;
@@ -2061,9 +2112,12 @@ export class NetworkResilientUploader extends EventTarget {
 
   /** Begin as many bodies as there should be. */
   #pump() {
-    if (!this.#flowing || this.#paused || this.#result !== null) return;
-    for (const piece of pieces(this.#received, this.chunkSize, this.file.size, new Set(this.#puts.keys()))) {
-      if (this.#puts.size >= this.#width()) return;
+    if (!(this.#flowing || this.#hoping) || this.#paused || this.#result !== null) return;
+    // While the server is asked, one place is kept for what it is asked about.
+    const spare = this.#flowing ? 0 : 1;
+    const busy = new Set([...this.#puts.keys(), ...this.#unsure]);
+    for (const piece of pieces(this.#received, this.chunkSize, this.file.size, busy)) {
+      if (this.#puts.size + spare >= Math.max(1 + spare, this.#width())) return;
       if (this.#whole.has(piece.number)) piece.begin = piece.start;
       this.#start(piece).then(
         () => {
@@ -2072,7 +2126,7 @@ export class NetworkResilientUploader extends EventTarget {
         (error) => this.#failed(piece.number, error),
       );
     }
-    if (this.#puts.size === 0 && this.#complete()) this.#recover(null, false);
+    if (this.#flowing && this.#puts.size === 0 && this.#complete()) this.#recover(null, false);
   }
 
   /**
@@ -2084,6 +2138,7 @@ export class NetworkResilientUploader extends EventTarget {
     try {
       const failure = this.#judged(error, number);
       if (failure.code === 'paused') return;
+      this.#hoping = false;
       if (!failure.retriable && !(gone(failure) && this.#session !== null)) throw failure;
       this.#recover(failure, this.#failing !== this.#generation);
       this.#failing = this.#generation;
@@ -2109,6 +2164,9 @@ export class NetworkResilientUploader extends EventTarget {
     this.#puts.set(piece.number, put);
     try {
       return await this.#send(put);
+    } catch (error) {
+      if (this.#session !== null) this.#unsure.add(piece.number);
+      throw error;
     } finally {
       if (this.#puts.get(piece.number) === put) this.#puts.delete(piece.number);
       this.#tellProgress(false);
@@ -2177,15 +2235,15 @@ export class NetworkResilientUploader extends EventTarget {
   #moved(put, sent) {
     if (sent <= put.sent) return;
     this.#meter.add(sent - put.sent);
-    if (put.sent === 0 && this.#adopting) {
-      // Once the server has seen how long the first chunk is, the others may begin.
-      setTimeout(() => {
-        if (this.#adopting && !this.#probing && this.#puts.get(put.piece.number) === put) this.#probe();
-      }, this.#answerTime);
-    }
+    const first = put.sent === 0;
     put.sent = sent;
     put.moved = now();
     put.doubts = 0;
+    if (first && this.#adopting) {
+      // The server will have seen how long the first chunk is before the others come, which need connections first.
+      this.#adoptable = true;
+      this.#pump();
+    }
     this.#tellProgress(false);
   }
 
@@ -2206,7 +2264,7 @@ export class NetworkResilientUploader extends EventTarget {
     const { digest = 'auto' } = this.options;
     if (digest === false || typeof crypto !== 'object' || !crypto.subtle) return null;
     const length = piece.stop - piece.begin;
-    if (digest === 'auto' && length > (this.#meter.rate / this.#parallel) * DIGEST_SECONDS) return null;
+    if (digest === 'auto' && length > DIGEST_MAX) return null;
     const part = await sliceOf(/** @type {Source | Blob} */ (this.file), piece.begin, piece.stop).catch((error) => {
       throw unreadable(error);
     });
