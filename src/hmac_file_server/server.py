@@ -334,7 +334,7 @@ class Server:
             events.SIGNATURE_REFUSED,
             peer=self._client(exchange),
             method=exchange.request.method,
-            path=exchange.request.path,
+            path=logged_path(exchange.request.path),
             reason=f"{refusal.reason}: {refusal.detail_log}",
             request_id=exchange.request_id,
         )

@@ -7,6 +7,7 @@ with the reason. Text alone must do for every kind, because environment variable
 # ruff: noqa: TRY004 - the loader catches one kind of error for every wrong value, its type included
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +27,8 @@ class Kind:
     is_list: bool = False
 
 
+# A host, a port and the number of a database.
+_PLACE = re.compile(r"(?:[A-Za-z0-9._-]*|\[[0-9A-Fa-f:.%a-z]*\])(?::[0-9]{0,5})?(?:/[0-9]{0,4})?")
 _OFF = frozenset({"", "off", "none", "never", "0", "false", "no"})
 
 
@@ -147,11 +150,27 @@ def _redis_url(raw: Any) -> str:
     return text
 
 
+def has_password(url: str) -> bool:
+    """Whether a Redis URL names a user or a password, or might."""
+    return "***" in _shown_url(url) or "password=" in url
+
+
 def _masked_url(url: str) -> str:
+    return _quoted(_shown_url(url))
+
+
+def _shown_url(url: str) -> str:
+    """The URL without whatever may be a password: people write them unescaped, with "/", "?" and "#" in them."""
     scheme, mark, rest = url.partition("://")
-    authority, slash, path = rest.partition("/")
-    user, at, host = authority.rpartition("@")
-    return _quoted(scheme + mark + ("***" if user else "") + at + host + slash + path.partition("?")[0])
+    login, at, place = rest.rpartition("@")
+    if at and ("?" in login or "#" in login):
+        # Either of them may be of the password, or begin a query whose password has the "@".
+        return f"{scheme}{mark}***"
+    place = re.split("[?#]", place, maxsplit=1)[0]
+    if not at and scheme != "unix" and _PLACE.fullmatch(place) is None:
+        # "redis://:password", where the host was forgotten.
+        place = "***"
+    return scheme + mark + ("***" if login else "") + at + place
 
 
 REDIS_URL = Kind(

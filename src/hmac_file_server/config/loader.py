@@ -25,6 +25,11 @@ DEFAULT_ORIGIN = "default"
 
 _DEFAULTS, _FILE, _ENVIRONMENT, _OVERRIDE = range(4)
 
+_NOT_ON_COMMAND_LINE = (
+    "a password is not taken from the command line, where everybody can read it; "
+    "use the file, or the environment (HMAC_FILE_SERVER_REDIS__URL)"
+)
+
 _BY_FOLDED = {f"{folded(key.section)}.{folded(key.name)}": name for name, key in KEYS.items()}
 
 
@@ -189,6 +194,9 @@ class _Build:
         except ValueError as error:
             self.errors.append(given.error(_refused(key, raw, str(error)), name))
             return
+        if key.kind is kinds.REDIS_URL and given.layer == _OVERRIDE and kinds.has_password(value):
+            self.errors.append(given.error(_NOT_ON_COMMAND_LINE, name, "override"))
+            return
         if key.kind in {kinds.PATH, kinds.OPTIONAL_PATH}:
             value = self._absolute(value, given) if value else None
         if key.secret:
@@ -214,8 +222,12 @@ class _Build:
         try:
             value = kind.read(given.raw)
         except ValueError as error:
-            shown = "" if name == "redispassword" else f" = {_cut(repr(given.raw))}"
+            shown = "" if name in {"redispassword", "redisaddr"} else f" = {_cut(repr(given.raw))}"
             self.errors.append(given.error(f"{error}{shown}; allowed: {kind.allowed}", given.name))
+            return
+        login = name == "redispassword" or (name == "redisaddr" and "://" in value and kinds.has_password(value))
+        if login and value and given.layer == _OVERRIDE:
+            self.errors.append(given.error(_NOT_ON_COMMAND_LINE, given.name, "override"))
             return
         self._combined[name] = (given, value)
 
@@ -476,7 +488,7 @@ def _listed(raw: Any, key: Key, given: _Given) -> Any:
 
 
 def _refused(key: Key, raw: Any, reason: str) -> str:
-    if key.secret:
+    if key.secret or key.kind is kinds.REDIS_URL:
         return f"{reason}; allowed: {key.kind.allowed}"
     shown = kinds.SWITCH.show(raw) if isinstance(raw, bool) else _cut(repr(raw).replace("'", '"'))
     return f"{shown} is not allowed ({reason}); allowed: {key.kind.allowed}"

@@ -26,6 +26,7 @@ RESOURCES: Final = "/tus/"
 """Uploads are created here, and lie below it."""
 
 _ID: Final = re.compile(r"[0-9]{1,12}_[0-9a-z]{1,64}")
+_ID_IN_PATH: Final = re.compile(r"(?<=/tus/)[0-9]{1,12}_[0-9a-z]+")
 # Whoever shares one secret without names shares these places, too.
 _ANONYMOUS_PLACES: Final = 100
 # How long nothing must have come of a transfer before all that the kernel held is taken to have been read, and
@@ -40,10 +41,11 @@ def is_id(text: str) -> bool:
 
 
 def logged_path(path: str) -> str:
-    """A request's path as the log may have it: the id of an upload is what permits to continue it."""
-    if path.startswith(RESOURCES) and _ID.fullmatch(path, len(RESOURCES)):
-        return RESOURCES + label(path.removeprefix(RESOURCES))
-    return path
+    """A request's path as the log may have it: the id of an upload is what permits to continue it.
+
+    Also where a slash too many stands behind it, or a prefix before it that a proxy should have taken off.
+    """
+    return _ID_IN_PATH.sub(lambda found: label(found[0]), path) if RESOURCES in path else path
 
 
 def at_home(app: "Application", exchange: Exchange, upload_id: str) -> bool:

@@ -5,7 +5,7 @@ redis-py is an optional dependency and slow to import, so that it is imported wh
 
 from random import SystemRandom
 from typing import Any, Final
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from hmac_file_server.stores.contract import StoreError
 
@@ -46,10 +46,15 @@ def in_words(error: BaseException, url: str) -> str:
     """An error for the log, without the password of the URL."""
     text = f"{type(error).__name__}: {error}"
     try:
-        password = urlsplit(url).password or ""
+        parts = urlsplit(url)
+        # redis-py takes it in the query as well: "unix:///path?password=...".
+        given = [parts.password or "", *(text for name, text in parse_qsl(parts.query) if name == "password")]
     except ValueError:
         return type(error).__name__
-    for secret in {password, unquote(password)}:
+    if "@" in parts.path + parts.query + parts.fragment:
+        # A password with a "/", "?" or "#" in it that was not escaped: who knows where it ends.
+        return type(error).__name__
+    for secret in {*given, *map(unquote, given)}:
         if secret:
             text = text.replace(secret, "***")
     return text

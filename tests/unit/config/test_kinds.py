@@ -131,10 +131,32 @@ def test_sizes_are_shown_as_they_are_read(size: int) -> None:
         ("redis://:pw@h:1/0", '"redis://***@h:1/0"'),
         ("redis://user:p@w@h:1/0", '"redis://***@h:1/0"'),
         ("redis://h/0?password=pw", '"redis://h/0"'),
+        ("redis://h/0#pw", '"redis://h/0"'),
+        ("redis://@h:1/0", '"redis://@h:1/0"'),
+        ("redis://[::1]:1/0", '"redis://[::1]:1/0"'),
+        ("redis://:12/pw@h:1/0", '"redis://***@h:1/0"'),
+        ("redis://:p?w@h:1/0", '"redis://***"'),
+        ("redis://:p#w@h:1/0", '"redis://***"'),
+        ("redis://:pw", '"redis://***"'),
+        ("redis://user:pw/0", '"redis://***"'),
+        ("unix:///run/redis?password=pw", '"unix:///run/redis"'),
+        ("unix:///run/redis?password=p@w", '"unix://***"'),
     ],
 )
 def test_a_password_in_a_url_is_not_shown(url: str, shown: str) -> None:
     assert kinds.REDIS_URL.show(url) == shown
+
+
+@given(st.text(st.sampled_from("pw:/?#@[]%.=&0"), min_size=3), st.sampled_from(["@h:1/0", "@/run/redis", "@[::1]"]))
+def test_no_character_of_a_password_that_was_not_escaped_is_shown(password: str, place: str) -> None:
+    shown = kinds.REDIS_URL.show(f"redis://:{password}{place}").strip('"')
+    assert shown.removeprefix("redis://").removeprefix("***") in {"", place}
+    assert kinds.has_password(f"redis://:{password}{place}")
+
+
+@pytest.mark.parametrize("url", ["redis://h:1/0", "rediss://h/1?ssl_cert_reqs=none", "unix:///run/redis?db=1"])
+def test_urls_without_a_password(url: str) -> None:
+    assert not kinds.has_password(url)
 
 
 def test_secrets_are_shown_as_stars() -> None:

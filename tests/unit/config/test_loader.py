@@ -582,6 +582,39 @@ def test_a_wrong_redis_password_is_not_shown(write: Write) -> None:
     assert "4711" not in str(refused(write("[redis]\nredispassword = 4711\n")))
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "url = 'http://:marker@h'",
+        "url = ':marker@h'",
+        "url = ['redis://:marker@h']",
+        "redisaddr = ['redis://:marker@h']",
+    ],
+)
+def test_a_wrong_redis_url_is_not_shown(write: Write, line: str) -> None:
+    assert "marker" not in str(refused(write(f"[redis]\n{line}\n")))
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "redis.url=redis://:marker@h/0",
+        "redis.url=redis://h/0?password=marker",
+        "redis.password=marker",
+        "redis.addr=redis://user:marker@h",
+    ],
+)
+def test_no_password_of_redis_on_the_command_line(override: str) -> None:
+    error = refused(None, override)
+    assert error.code == "override"
+    assert "marker" not in str(error)
+
+
+def test_a_redis_without_a_password_on_the_command_line() -> None:
+    assert read(None, "redis.url=redis://h:1/2").settings.redis.url == "redis://h:1/2"
+    assert read(None, "redis.addr=h:1").settings.redis.url == "redis://h:1/0"
+
+
 def test_admin_off_and_open_to_others(write: Write) -> None:
     assert read(write("[admin]\nenabled = false\n")).settings.admin.listen_address == ()
     assert read(write("[admin]\nlisten_address = 'off'\n")).settings.admin.listen_address == ()

@@ -11,6 +11,11 @@ from hmac_file_server.protocols.resources import logged_path
     ("path", "logged"),
     [
         ("/tus/1795384243_fwdpvcxhoiuwkvuhl3uqhfoq7m", "/tus/1795384243_fwdpvc"),
+        ("/tus/1795384243_fwdpvcxhoiuwkvuhl3uqhfoq7m/", "/tus/1795384243_fwdpvc/"),
+        ("/tus/1795384243_fwdpvcxhoiuwkvuhl3uqhfoq7m ", "/tus/1795384243_fwdpvc "),
+        ("/files/tus/1795384243_fwdpvcxhoiuwkvuhl3uqhfoq7m/x", "/files/tus/1795384243_fwdpvc/x"),
+        ("/tus/a/tus/1795384243_fwdpvcxhoiuwkvuhl3uqhfoq7m", "/tus/a/tus/1795384243_fwdpvc"),
+        ("/upload/1795384243_fwdpvcxhoiuwkvuhl3uqhfoq7m", "/upload/1795384243_fwdpvcxhoiuwkvuhl3uqhfoq7m"),
         ("/tus/", "/tus/"),
         ("/tus/nonsense", "/tus/nonsense"),
         ("/upload/u/a.txt", "/upload/u/a.txt"),

@@ -53,6 +53,9 @@ def test_other_urls_are_errors_without_the_password(url: str) -> None:
         ("redis://h", "as it is", "ValueError: as it is"),
         ("redis://:@h", "as it is", "ValueError: as it is"),
         ("redis://[:secret@h", "secret", "ValueError"),
+        ("unix:///run/redis?db=1&password=se%2Fcret", "1 se/cret", "ValueError: 1 ***"),
+        ("redis://:12/secret@h", "secret", "ValueError"),
+        ("redis://:a?secret@h", "secret", "ValueError"),
     ],
 )
 def test_words_for_the_log_hide_the_password(url: str, text: str, words: str) -> None:
