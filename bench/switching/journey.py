@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import itertools
 import json
 import math
+import os
+import signal
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
@@ -48,7 +51,7 @@ class Running:
             self._process = way.client.popen(
                 client.begin(job),
                 stdin=subprocess.DEVNULL, stdout=output, stderr=errors, cwd=job.folder,
-                env={**surroundings(), "HOME": str(job.folder)},
+                env={**surroundings(), "HOME": str(job.folder)}, start_new_session=True,
             )  # fmt: skip
         self._told = self._output.open("rb")
         self._rest = b""
@@ -67,15 +70,15 @@ class Running:
         return any(is_done(line) for line in lines)
 
     def stop(self) -> None:
-        """Kill it if it runs. What it started goes with its namespace."""
-        if self._process.poll() is None:
-            self._process.kill()
+        """Kill it if it runs, and what it has started."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
         self._told.close()
 
     def words(self) -> str:
-        """The end of what it printed, in one line."""
-        text = self._errors.read_text(errors="replace") or self._output.read_text(errors="replace")
+        """The end of what it complained of, in one line."""
+        text = self._errors.read_text(errors="replace")
         return " | ".join(line.strip() for line in text.strip().splitlines()[-4:])[-400:]
 
 

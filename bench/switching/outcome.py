@@ -30,7 +30,7 @@ class Outcome:
     stall       longest time without new bytes of the file
     equal       whether the server has the file; None when that cannot be seen
     progress    (seconds, fresh)
-    words       the end of what the client printed, when it is not done
+    words       the end of what the client complained of, when it is not done
     """
 
     client: str

@@ -60,7 +60,7 @@ def hand(outcome: Outcome) -> str:
         return "no" if outcome.equal is not False else "yes: another file"
     at = last_arrival(outcome)
     if outcome.ended == NEVER:
-        return f"yes: nothing after {at:.0f} s" if outcome.seconds - at > outcome.stall / 2 else "yes: stopped"
+        return f"yes: nothing after {at:.0f} s" if outcome.seconds - at > 0.9 * outcome.stall else "yes: stopped"
     return f"yes: gave up after {outcome.seconds:.0f} s"
 
 
