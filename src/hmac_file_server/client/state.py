@@ -81,9 +81,19 @@ class Entry:
 class StateStore:
     """The folder of the entries. Without a folder that can be written, everything works and nothing is remembered."""
 
-    def __init__(self, folder: str | os.PathLike[str] | None = None, *, clock: Callable[[], float] = time.time) -> None:
-        """`folder` is made when it is first needed; None: `default_folder()`. `clock` tells epoch seconds."""
+    def __init__(
+        self,
+        folder: str | os.PathLike[str] | None = None,
+        *,
+        fresh: bool = False,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """`folder` is made when it is first needed; None: `default_folder()`. `fresh`: forget what an upload had.
+
+        `clock` tells epoch seconds.
+        """
         self.folder = default_folder() if folder is None else Path(folder)
+        self._fresh = fresh
         self._clock = clock
         self.problem: str | None = None
         """Why nothing is remembered, for people; None while all is well."""
@@ -97,7 +107,10 @@ class StateStore:
         except OSError as error:
             self._failed(error)
             return HeldEntry(self, fingerprint, None)
-        return HeldEntry(self, fingerprint, lock)
+        held = HeldEntry(self, fingerprint, lock)
+        if self._fresh:
+            held.delete()
+        return held
 
     def sweep(self) -> int:
         """Remove what has expired and what crashes left behind, unless a run has it. Returns how many uploads."""
