@@ -10,15 +10,19 @@ import { IndexedDBStore, NetworkResilientUploader } from './uploader.js';
 import { Texts } from './upload-texts.js';
 
 /** Files that are uploaded at the same time. Browsers open six connections to a server, and some must stay free. */
-const FILES_AT_ONCE = 2;
+const FILES_AT_ONCE = 3;
 /** Chunks of a file at the same time, when it has the network to itself and when it has not. */
 const PARALLEL_ALONE = 4;
 const PARALLEL_SHARED = 2;
 /** Milliseconds between two notes of how far a file is. */
 const NOTE_EVERY = 1000;
+/** Milliseconds for which a lower number is not believed. */
+const FALL_AFTER = 3000;
 /** Milliseconds between two spoken reports of the progress, and the share that it must have made meanwhile. */
 const SPEAK_EVERY = 15_000;
 const SPEAK_STEP = 0.1;
+/** Milliseconds in which a browser tells at least once that something is held over the page. */
+const DRAG_TOLD_EVERY = 1000;
 /** Names that are told one by one when files are refused. */
 const REFUSALS_TOLD = 5;
 /** Bytes of an address that the server makes a QR code of. */
@@ -559,9 +563,8 @@ class Job {
     });
     on('progress', ({ sent, acknowledged, rate, secondsLeft }) => {
       if (acknowledged > this.note.acknowledged) this.attempt = 0;
-      if (sent > this.sent) this.moved = Date.now();
       this.note.acknowledged = acknowledged;
-      this.sent = sent;
+      this.move(sent);
       this.rate = rate;
       this.secondsLeft = secondsLeft;
       if (Date.now() - this.noted >= NOTE_EVERY) void this.keep();
@@ -574,12 +577,24 @@ class Job {
     for (const name of ['chunk', 'pause', 'resume', 'offline', 'online', 'stall']) on(name, () => {});
   }
 
+  /**
+   * A new number of bytes on the way. A connection that ends takes some with it that the server has all the same, so
+   * what is shown does not fall before that is known.
+   * @param {number} sent
+   */
+  move(sent) {
+    const now = Date.now();
+    if (sent > this.sent) this.moved = now;
+    if (sent > this.sent || (this.uploader?.state === 'uploading' && now - this.moved > FALL_AFTER)) this.sent = sent;
+  }
+
   pause() {
     if (!this.busy) return;
     this.uploader?.pause();
     this.phase = 'paused';
     this.note.paused = true;
     this.rate = 0;
+    void this.ask();
     void this.keep();
     this.page.next();
   }
@@ -666,31 +681,36 @@ class Job {
   }
 
   /**
-   * After a reload: what does the server have by now? It is the one to know, as the last answers may be lost.
+   * While nothing runs: what does the server have by now? It is the one to know, as the last answers may be lost.
    * @returns {Promise<void>}
    */
   async ask() {
-    const { note } = this;
+    const { note, phase } = this;
     if (note.sessionId === null || note.url !== null) return;
     try {
       const address = new URL('status', endpoint);
       address.searchParams.set('session_id', note.sessionId);
       const answer = await fetch(address, { headers: { Authorization: `Bearer ${note.ticket}` }, cache: 'no-store' });
+      /** @type {{uploaded_bytes?: unknown, completed?: unknown, url?: unknown}} */
+      const status = answer.ok ? await answer.json() : {};
+      if (this.phase !== phase) return;
       if (answer.ok) {
-        const status = await answer.json();
         note.acknowledged = this.sent = Number(status.uploaded_bytes) || 0;
-        if (status.completed === true && typeof status.url === 'string') {
+        if (status.completed === true && typeof status.url === 'string' && this.uploader === null) {
           note.url = new URL(status.url, endpoint).href;
           note.handle = null;
           this.phase = 'done';
           void store.delete(this.fingerprint);
         }
       } else if (answer.status === 404 || answer.status === 410) {
-        note.sessionId = null;
         note.acknowledged = this.sent = 0;
-        void store.delete(this.fingerprint);
+        if (this.uploader === null) {
+          note.sessionId = null;
+          void store.delete(this.fingerprint);
+        }
       }
       void this.keep();
+      this.page.changed();
     } catch {
       // No network: what was noted will do.
     }
@@ -1062,17 +1082,21 @@ class Page {
   listenToDrops() {
     const { curtain, curtainText } = this.ui;
     const withFiles = (/** @type {DragEvent} */ event) => event.dataTransfer?.types.includes('Files') ?? false;
-    window.addEventListener('dragenter', (event) => {
-      if (!withFiles(event)) return;
-      event.preventDefault();
-      write(curtainText, say(this.takes ? 'dropNow' : 'dropNowClosed'));
-      curtain.hidden = false;
-    });
-    window.addEventListener('dragover', (event) => {
+    let timer = 0;
+    const over = (/** @type {DragEvent} */ event) => {
       if (!withFiles(event) || event.dataTransfer === null) return;
       event.preventDefault();
       event.dataTransfer.dropEffect = this.takes ? 'copy' : 'none';
-    });
+      write(curtainText, say(this.takes ? 'dropNow' : 'dropNowClosed'));
+      curtain.hidden = false;
+      // The event comes again and again while something is held over the page; not all ends of that are told.
+      clearTimeout(timer);
+      timer = window.setTimeout(() => {
+        curtain.hidden = true;
+      }, DRAG_TOLD_EVERY);
+    };
+    window.addEventListener('dragenter', over);
+    window.addEventListener('dragover', over);
     window.addEventListener('dragleave', (event) => {
       // Nothing is entered in its place: the pointer left the window.
       if (event.relatedTarget === null) curtain.hidden = true;
@@ -1355,7 +1379,7 @@ class Page {
     const done = this.jobs.filter((one) => one.phase === 'done').length;
     if (open === 0 && done === this.jobs.length) {
       this.announcer.say('done', say('sayAllDone', { count: done }));
-    } else if (this.jobs.length <= FILES_AT_ONCE + 1) {
+    } else if (this.jobs.length <= FILES_AT_ONCE) {
       this.announcer.say('done', say('sayDone', { name: job.name }));
     } else {
       this.announcer.say('done', say('totalCount', { count: this.jobs.length, done }));
