@@ -100,6 +100,11 @@ def short(server: FileServer, options: argparse.Namespace, durability: str) -> N
         query = signing.v1(KEY, path, len(body))
         return f"PUT /{path}?v={query} HTTP/1.1\r\nHost: bench\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
 
+    def slot_of(number: int, index: int) -> bytes:
+        path = f"slot-{number}-{index}/file.bin"
+        query = signing.v1(KEY, path, len(body))
+        return f"PUT /{path}?v={query} HTTP/1.1\r\nHost: bench\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
+
     def post_of(_number: int, _index: int) -> bytes:
         return (
             f"POST /tus/ HTTP/1.1\r\nHost: bench\r\nTus-Resumable: 1.0.0\r\nUpload-Length: {len(body)}\r\n"
@@ -107,11 +112,13 @@ def short(server: FileServer, options: argparse.Namespace, durability: str) -> N
             f"Content-Length: {len(body)}\r\n\r\n"
         ).encode() + body
 
-    puts, posts = [], []
+    puts, slots, posts = [], [], []
     for number in range(options.rounds + 1):
         puts.append(rate(server, options, number, put_of))
+        slots.append(rate(server, options, number, slot_of))
         posts.append(rate(server, options, number, post_of))
     show(durability, f"10 KiB, {options.connections} connections, files/s", puts[1:], posts[1:])
+    show(durability, "to PUTs into folders of their own", slots[1:], posts[1:])
 
 
 def rate(server: FileServer, options: argparse.Namespace, number: int, request: Callable[[int, int], bytes]) -> float:

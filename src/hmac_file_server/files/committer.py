@@ -21,6 +21,7 @@ from hmac_file_server.files.contract import (
     Log,
     Metadata,
     PathRefused,
+    Placed,
     Published,
     StorageBusy,
     StorageError,
@@ -44,7 +45,7 @@ _PATIENCE: Final = 30.0
 class Job:
     """One publish under way."""
 
-    __slots__ = ("directory", "done", "meta", "path", "prepare", "row", "spool")
+    __slots__ = ("directory", "done", "meta", "path", "placed", "prepare", "row", "spool")
 
     def __init__(
         self,
@@ -53,8 +54,10 @@ class Job:
         meta: Metadata,
         done: Done,
         prepare: Callable[[], None] | None = None,
+        placed: Placed | None = None,
     ) -> None:
         self.spool = spool
+        self.placed = placed
         self.prepare = prepare
         """What has to be done first, on a worker, instead of a sync of the data; raises StorageError."""
         self.path = path
@@ -224,6 +227,7 @@ class Committer:
                 self._settle(job)
             else:
                 job.row = steps.row(job.spool, job.path, job.meta)
+                self._tell(job, job.row)
                 placed.append(job)
         if self._full and placed:
             placed = self._sync(placed)
@@ -244,6 +248,15 @@ class Committer:
         for job in placed:
             if job.row is not None:
                 self._answer(job, steps.entry(job.row))
+
+    def _tell(self, job: Job, row: Row) -> None:
+        """Its entry is settled, and not durable yet."""
+        entry = None if job.placed is None else self._steps.entry(row).entry
+        if job.placed is not None and entry is not None:
+            try:
+                job.placed(entry)
+            except Exception as error:
+                self._log("publish_callback_failed", error=repr(error))
 
     def _sync(self, placed: list[Job]) -> list[Job]:
         """Sync the directories of the jobs; those whose directory is on the medium now."""

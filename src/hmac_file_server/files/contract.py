@@ -126,6 +126,8 @@ class Deletion(msgspec.Struct, frozen=True, gc=False):
 
 Done: TypeAlias = Callable[[Published | StorageError | PathRefused], None]
 """Takes the result of `publish_soon`, on any thread, exactly once."""
+Placed: TypeAlias = Callable[[Entry], None]
+"""Is told of a file that is being published, on any thread, at most once."""
 
 Submit: TypeAlias = Callable[[Callable[[], None]], object]
 """Runs a blocking function on a worker thread, soon."""
@@ -324,8 +326,14 @@ class FileStore(Protocol):
         """
         ...
 
-    def publish_soon(self, spool: Spool, path: StoragePath, meta: Metadata, done: Done, /) -> None:
-        """As `publish`, without blocking: what blocks runs on worker threads and `done` gets the result."""
+    def publish_soon(
+        self, spool: Spool, path: StoragePath, meta: Metadata, done: Done, /, placed: Placed | None = None
+    ) -> None:
+        """As `publish`, without blocking: what blocks runs on worker threads and `done` gets the result.
+
+        `placed` gets the entry of a new file as soon as it is settled, before it is durable: what is to be
+        recorded of it may be made durable at the same time. `done` follows, perhaps with a failure.
+        """
 
     def draft(self, name: str, *, create: bool) -> Draft | None:
         """Open the draft `name` ([0-9a-z_-]{1,80}, else ValueError) and hold it, made when missing and `create`.

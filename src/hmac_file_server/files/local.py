@@ -29,6 +29,7 @@ from hmac_file_server.files.contract import (
     Metadata,
     Outcome,
     PathRefused,
+    Placed,
     Published,
     Reservation,
     Spool,
@@ -458,11 +459,13 @@ class LocalFileStore:
         finally:
             del result  # no cycle of error and frame, which would keep descriptors for the collector
 
-    def publish_soon(self, spool: Spool, path: StoragePath, meta: Metadata, done: Done) -> None:
-        """Publish; `done` gets the result on another thread."""
+    def publish_soon(
+        self, spool: Spool, path: StoragePath, meta: Metadata, done: Done, placed: Placed | None = None
+    ) -> None:
+        """Publish; `done` gets the result on another thread. See the contract."""
         if not isinstance(spool, LocalSpool):
             raise TypeError("the spool is of another store")
-        self._committer.begin(Job(spool, path, meta, done))
+        self._committer.begin(Job(spool, path, meta, done, placed=placed))
 
     def _place_or_none(self, spool: Source, path: StoragePath) -> Directory | None:
         """Link the spool at `path`: its directory then, None when the path is taken."""

@@ -14,6 +14,7 @@ import base64
 import binascii
 import functools
 import re
+import threading
 from collections.abc import Callable
 from email.utils import formatdate
 from typing import TYPE_CHECKING, Final
@@ -22,7 +23,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from hmac_file_server.auth import Grant, Operation
-from hmac_file_server.files.contract import DraftHeld, PathRefused, StorageError
+from hmac_file_server.files.contract import DraftHeld, Entry, PathRefused, StorageError
 from hmac_file_server.http import BodyEnd, Exchange, Response
 from hmac_file_server.http.errors import HttpError
 from hmac_file_server.protocols import download, transfer
@@ -456,6 +457,8 @@ def _store(app: "Application", exchange: Exchange, order: Order, plan: Plan, che
         exchange.respond(failure(exchange, error))
         return
 
+    halves = _Halves(app, exchange, order, plan)
+
     def ended(end: BodyEnd) -> None:
         if end.cut is not None:
             upload.abandon()
@@ -464,21 +467,60 @@ def _store(app: "Application", exchange: Exchange, order: Order, plan: Plan, che
             upload.abandon()
             exchange.respond(_checksum_failed(exchange, check))
         else:
-            upload.finish(stored, inline=short and app.inline)
-
-    def stored(result: Result) -> None:
-        if isinstance(result, Stored):
-            app.engine.record(order, result.entry, functools.partial(recorded, result))
-        else:
-            exchange.respond_soon(failure(exchange, result))
-
-    def recorded(kept: Stored, result: Progress | Failure) -> None:
-        if isinstance(result, Progress):
-            exchange.respond_soon(_begun(exchange, result, with_offset=True))
-        else:
-            app.submit(functools.partial(_unstore, app, exchange, plan, kept, result))
+            upload.finish(halves.stored, inline=short and app.inline, placed=halves.placed)
 
     exchange.receive(upload if check is None else _Compared(upload, check), ended, limit=plan.limit)
+
+
+class _Halves:
+    """The file and the session of a short upload, made durable at the same time; it is answered when both are.
+
+    Should the server die between the two, there is a session that nobody knows, or a file as after any lost answer.
+    """
+
+    def __init__(self, app: "Application", exchange: Exchange, order: Order, plan: Plan) -> None:
+        self._app = app
+        self._exchange = exchange
+        self._order = order
+        self._plan = plan
+        self._lock = threading.Lock()
+        self._recording = False
+        self._file: Result | None = None
+        self._session: Progress | Failure | None = None
+
+    def placed(self, entry: Entry) -> None:
+        """The file is on its way."""
+        self._recording = True
+        self._app.engine.record(self._order, entry, self._recorded)
+
+    def stored(self, result: Result) -> None:
+        """The file is there, or is not."""
+        record = isinstance(result, Stored) and not self._recording
+        with self._lock:
+            self._file = result
+            ready = not self._recording or self._session is not None
+        if isinstance(result, Stored) and record:
+            self._app.engine.record(self._order, result.entry, self._recorded)
+        elif ready:
+            self._answer(result)
+
+    def _recorded(self, result: Progress | Failure) -> None:
+        with self._lock:
+            self._session = result
+            file = self._file
+        if file is not None:
+            self._answer(file)
+
+    def _answer(self, file: Result) -> None:
+        app, exchange, session = self._app, self._exchange, self._session
+        if not isinstance(file, Stored):
+            if isinstance(session, Progress):
+                app.engine.unrecord(session)
+            exchange.respond_soon(failure(exchange, file))
+        elif isinstance(session, Progress):
+            exchange.respond_soon(_begun(exchange, session, with_offset=True))
+        elif session is not None:
+            app.submit(functools.partial(_unstore, app, exchange, self._plan, file, session))
 
 
 def _unstore(app: "Application", exchange: Exchange, plan: Plan, kept: Stored, reason: Failure) -> None:

@@ -87,6 +87,8 @@ _TRY_SECONDS: Final = 0.1
 _DRIFT_SECONDS: Final = 60.0
 _DUE: Final = 1000
 _RECENT: Final = 4096
+# How long in relaxed durability sessions that have ended already wait for more of them, as rows of files do.
+_NOTE_SECONDS: Final = 0.05
 _READ: Final = 1 << 20
 _EVERYTHING: Final = (0, 1 << 63)
 # An upload of unknown length is promised space in steps of so many bytes.
@@ -169,6 +171,8 @@ class Engine:
         self._closed = False
         self._watchers: dict[str, list[Callable[[], None]]] = {}
         self._recent: OrderedDict[str, Progress] = OrderedDict()
+        self._noted: dict[str, Session] = {}
+        self._unwritten: list[tuple[Create, Callable[[Result], None]]] = []
         self._swept_orphans = self._reconciled = float("-inf")
         self._transfers = 0
 
@@ -224,9 +228,11 @@ class Engine:
         self._store.submit(Create(session, places), functools.partial(self._created, order, session, done))
 
     def record(self, order: Order, entry: Entry, done: Ended) -> None:
-        """Remember an upload that came whole with its order, and is published: one commit instead of many.
+        """Remember an upload that came whole with its order, and is or is being published: one commit, not many.
 
-        Its space and its ticket are their business who stored it. `done` gets its progress once that is durable.
+        Its space and its ticket are their business who stored it. `done` gets its progress once that is durable;
+        in relaxed durability at once, as the row of its file may be lost in a crash as well. The order has no
+        key: a repeat would find a session whose file may be lost yet.
         """
         now = self.now()
         receipt = Receipt(
@@ -236,17 +242,47 @@ class Engine:
             self._session(order, self._new_id(now), now), state=State.COMPLETE, receipt=encode(receipt)
         )
 
+        # It has ended, and takes no place.
+        places = self.rules.sessions_per_owner if order.places is None else order.places
+        at_once = not self.rules.full
+
         def recorded(result: Result) -> None:
-            if isinstance(result, Session):
-                progress = progress_of(result)
+            progress = progress_of(result) if isinstance(result, Session) else None
+            if progress is not None:
                 self._remember(progress)
+            if at_once:
+                with self._lock:
+                    self._noted.pop(session.id, None)
+            elif progress is not None:
                 done(progress)
             else:
                 done(result if isinstance(result, StoreError) else StoreError("the session was not recorded"))
 
-        # It has ended, and takes no place.
-        places = self.rules.sessions_per_owner if order.places is None else order.places
-        self._store.submit(Create(session, places), recorded)
+        if not at_once:
+            self._store.submit(Create(session, places), recorded)
+            return
+        with self._lock:
+            self._noted[session.id] = session
+            self._unwritten.append((Create(session, places), recorded))
+            first = len(self._unwritten) == 1
+        if first:
+            self._call_later(_NOTE_SECONDS, self._write_noted)
+        done(progress_of(session))
+
+    def _write_noted(self) -> None:
+        """Hand what waits to the store: many at once, else its thread would wake up for each."""
+        with self._lock:
+            waiting, self._unwritten = self._unwritten, []
+        for change, recorded in waiting:
+            self._store.submit(change, recorded)
+
+    def unrecord(self, progress: Progress) -> None:
+        """Forget what `record` remembered, as there is no file after all; nobody was told of it."""
+        self._write_noted()
+        with self._lock:
+            self._recent.pop(progress.id, None)
+            self._noted.pop(progress.id, None)
+        self._store.submit(Remove(progress.id, 0), _ignore)
 
     def _session(self, order: Order, upload_id: str, now: float) -> Session:
         meta = order.metadata
@@ -372,10 +408,14 @@ class Engine:
         recent = self._recent.get(upload_id)
         if recent is not None and recent.expires > self.now():
             return recent
-        session = self._store.get(upload_id)
+        session = self._find(upload_id)
         if session is None:
             raise _unknown()
         return progress_of(session)
+
+    def _find(self, upload_id: str) -> Session | None:
+        """The session as it was told, be it on its way to the store. Raises StoreError."""
+        return self._noted.get(upload_id) or self._store.get(upload_id)
 
     def settle(self, upload_id: str, done: Callable[[], None]) -> None:
         """Make durable what was received, without disturbing the transfers; within about a quarter second."""
@@ -443,7 +483,7 @@ class Engine:
     def _load(self, upload_id: str, tries: int, *, asked: bool) -> None:
         draft: Draft | None = None
         try:
-            session = self._store.get(upload_id)
+            session = self._find(upload_id)
             if session is None:
                 raise _unknown()
             if session.state != OPEN:
@@ -1302,7 +1342,7 @@ class Engine:
 
     def _forget(self, progress: Progress, done: Ended) -> None:
         try:
-            session = self._store.get(progress.id)
+            session = self._find(progress.id)
         except StoreError as error:
             done(error)
             return
@@ -1313,9 +1353,11 @@ class Engine:
         def removed(result: Result) -> None:
             with self._lock:
                 self._recent.pop(progress.id, None)
+                self._noted.pop(progress.id, None)
             self._tell(progress.id)
             done(result if isinstance(result, StoreError) else progress)
 
+        self._write_noted()
         self._store.submit(Remove(session.id, session.epoch), removed)
 
     def _end(self, upload: Upload, event: Event, done: Ended, reason: UploadRefused | None = None) -> None:
@@ -1560,6 +1602,7 @@ class Engine:
         with self._lock:
             self._closed = True
             uploads = list(self._uploads.values())
+        self._write_noted()
         ended = [threading.Event() for _ in uploads]
         for upload, event in zip(uploads, ended, strict=True):
             self.release(upload.id, event.set)

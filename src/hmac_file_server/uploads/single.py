@@ -17,6 +17,7 @@ from hmac_file_server.files.contract import (
     Metadata,
     Outcome,
     PathRefused,
+    Placed,
     Published,
     Reservation,
     Spool,
@@ -149,11 +150,11 @@ class SingleUpload:
             self._step.release()
         self._step = step
 
-    def finish(self, done: Done, *, inline: bool = False) -> None:
+    def finish(self, done: Done, *, inline: bool = False, placed: Placed | None = None) -> None:
         """The body is whole: publish, then call `done` with the result, on any thread, exactly once.
 
         `inline` publishes in the calling thread and calls `done` before it returns: for short bodies where
-        no sync is due.
+        no sync is due. `placed` gets the entry of a new file that is on its way to be durable, unless `inline`.
         """
         if self._over:
             return
@@ -184,7 +185,7 @@ class SingleUpload:
             done(self._settle(published))
         else:
             self._store.publish_soon(
-                self._spool, plan.path, plan.metadata, lambda published: done(self._settle(published))
+                self._spool, plan.path, plan.metadata, lambda published: done(self._settle(published)), placed=placed
             )
 
     def abandon(self) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from tests.unit.files.stores import PNG, WatchedDisk, opened, put, put_soon
 
-from hmac_file_server.files.contract import Outcome
+from hmac_file_server.files.contract import Entry, Outcome, Published
 from hmac_file_server.files.paths import PRIVATE, parse
 
 
@@ -62,6 +62,42 @@ def test_data_link_directory_row_answer(tmp_path: Path) -> None:
         store.publish_soon(spool, parse("a/f"), PNG, lambda _: disk.events.append("done"))
         store._committer.close()
         assert disk.take() == ["fdatasync spool", "link a/f", "fsync a", "commit", "done"]
+
+
+def test_a_new_file_is_told_of_while_it_becomes_durable(tmp_path: Path) -> None:
+    disk = RecordingDisk()
+    with opened(tmp_path, disk=disk) as store:
+        put(store, "a/seed", b"x")
+        disk.take()
+        for content in (b"hello", b"hello", b"other"):
+            spool = store.spool()
+            spool.write(content)
+
+            def placed(entry: Entry) -> None:
+                disk.events.append(f"placed {entry.path} {entry.size}")
+
+            ended = threading.Event()
+            store.publish_soon(spool, parse("a/f"), PNG, lambda _, ended=ended: ended.set(), placed)  # type: ignore[misc]
+            assert ended.wait(30)
+            if content == b"hello" and "placed a/f 5" in disk.events:
+                assert disk.take() == ["fdatasync spool", "link a/f", "placed a/f 5", "fsync a", "commit"]
+        assert not [event for event in disk.take() if event.startswith("placed")], "it was there before"
+
+
+def test_who_is_told_of_a_file_and_fails_does_no_harm(tmp_path: Path) -> None:
+    with opened(tmp_path) as store:
+        spool = store.spool()
+        spool.write(b"hello")
+        results: list[object] = []
+        ended = threading.Event()
+
+        def done(result: object) -> None:
+            results.append(result)
+            ended.set()
+
+        store.publish_soon(spool, parse("a/f"), PNG, done, lambda _entry: 1 // 0)  # type: ignore[arg-type]
+        assert ended.wait(30)
+        assert isinstance(results[0], Published)
 
 
 def test_new_directories_are_synced_up_to_the_root(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from tests.unit.protocols.tus_site import STREAM, TusExchange, TusSite
 from hmac_file_server.auth import signing
 from hmac_file_server.files.contract import StorageBusy, StorageError, StorageFailed, StorageFull, StorageReadOnly
 from hmac_file_server.http import BodyCut
+from hmac_file_server.uploads import Rules
 
 BODY = content(100, "a tus body")
 NAMED = b"filename " + base64.b64encode(b"photo.png")
@@ -108,6 +109,73 @@ def test_a_short_upload_that_cannot_be_recorded_leaves_nothing(tus: TusSite) -> 
     assert tus.contents() == []
     assert [reason for _path, reason in tus.files.deleted] == ["its upload could not be recorded"]
     assert tus.post(BODY, upload_length=b"100", content_type=STREAM).status == 201
+
+
+def halfway(tus: TusSite, **fields: bytes) -> TusExchange:
+    """A short upload whose file is placed, and not durable yet."""
+    signature = signing.x_signature(SECRET, "/tus/").encode()
+    given = {"upload_length": b"100", "content_type": STREAM, "x_signature": signature, **fields}
+    exchange = tus.begin("POST", "/tus/", 100, **given)
+    exchange.send(BODY)
+    exchange.end()
+    tus.files.later.pop(0)()
+    return exchange
+
+
+@pytest.mark.parametrize("session_first", [False, True])
+def test_a_short_upload_is_answered_when_file_and_session_are_durable(tus: TusSite, session_first: bool) -> None:
+    exchange = halfway(tus)
+    steps = [tus.files.run_later, tus.world.run]
+    for step in reversed(steps) if session_first else steps:
+        assert not exchange.answered
+        step()
+    assert exchange.status == 201
+    assert tus.head(tus.path_of(exchange)).offset == 100
+
+
+@pytest.mark.parametrize("session_first", [False, True])
+def test_a_short_upload_whose_file_could_not_be_made_durable_is_forgotten(tus: TusSite, session_first: bool) -> None:
+    tus.files.errors["sync"] = StorageFailed("x")
+    exchange = halfway(tus)
+    if session_first:
+        tus.world.run()
+        assert len(tus.world.sessions.sessions) == 1
+    tus.run()
+    assert exchange.code == (500, "storage_failed")
+    assert tus.world.sessions.sessions == {}
+
+
+def test_a_relaxed_server_does_not_wait_for_the_session(tus: TusSite) -> None:
+    tus.world.engine.rules = Rules(full=False)
+    exchange = halfway(tus)
+    tus.files.run_later()
+    path = tus.path_of(exchange)
+    assert tus.world.sessions.sessions == {}
+    assert tus.world.engine.progress(path.removeprefix("/tus/")).complete
+    assert tus.head(path).offset == 100
+    tus.world.advance(0.1)
+    assert len(tus.world.sessions.sessions) == 1
+    assert tus.head(path).offset == 100
+
+
+def test_a_relaxed_server_forgets_what_was_ended_before_it_was_written(tus: TusSite) -> None:
+    tus.world.engine.rules = Rules(full=False)
+    exchange = halfway(tus)
+    tus.files.run_later()
+    path = tus.path_of(exchange)
+    assert tus.ask("DELETE", path).status == 204
+    tus.world.advance(0.1)
+    assert tus.world.sessions.sessions == {}
+    assert tus.contents() == []
+    assert tus.head(path).status == 404
+
+
+def test_a_relaxed_server_writes_down_its_sessions_when_it_stops(tus: TusSite) -> None:
+    tus.world.engine.rules = Rules(full=False)
+    halfway(tus)
+    tus.files.run_later()
+    tus.world.engine.close()
+    assert len(tus.world.sessions.pending) == 1
 
 
 def test_a_short_upload_that_is_cut(tus: TusSite) -> None:

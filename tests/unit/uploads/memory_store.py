@@ -14,6 +14,7 @@ from hmac_file_server.files.contract import (
     Hasher,
     Metadata,
     Outcome,
+    Placed,
     Published,
     SpacePool,
     Spool,
@@ -255,10 +256,25 @@ class MemoryStore(_NoDrafts):
         spool.write(body)
         return self.publish(spool, path, meta)
 
-    def publish_soon(self, spool: Spool, path: StoragePath, meta: Metadata, done: Done, /) -> None:
+    def publish_soon(
+        self, spool: Spool, path: StoragePath, meta: Metadata, done: Done, /, placed: Placed | None = None
+    ) -> None:
         def work() -> None:
             try:
-                result: Published | StorageError = self.publish(spool, path, meta)
+                published = self.publish(spool, path, meta)
+            except StorageError as error:
+                done(error)
+                return
+            if placed is None or published.outcome is not Outcome.CREATED or published.entry is None:
+                done(published)
+                return
+            placed(published.entry)
+            self.later.append(lambda: sync(published))
+
+        def sync(published: Published) -> None:
+            result: Published | StorageError = published
+            try:
+                self.fail("sync")
             except StorageError as error:
                 result = error
             done(result)
