@@ -3,7 +3,7 @@
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest -q
 
-.PHONY: help serve test check soak bench lock format clean
+.PHONY: help serve test check soak bench bench-switch lock format clean
 
 help:
 	@echo "make serve   run the server on http://127.0.0.1:8080, files in ./data"
@@ -11,6 +11,7 @@ help:
 	@echo "make check   lint, types, layout and unit tests: no servers, no packages"
 	@echo "make soak    the hunts of make test, longer: half an hour, SOAK=N times as long"
 	@echo "make bench   compare with nginx and aiohttp; BENCH='--long --peer NAME=URL'"
+	@echo "make bench-switch   every client and server on a network that changes every 5 s; SWITCH='--help' for more"
 	@echo "make format  format the code;  make lock  pin the requirements anew"
 
 serve:
@@ -29,8 +30,8 @@ test:
 	@scripts/test-packages
 	@$(MAKE) --no-print-directory check
 	@scripts/npm-packages
-	$(PYTEST) -n 2 --dist loadfile tests/server tests/http tests/stores tests/crash tests/faults tests/conformance \
-	  tests/clients
+	$(PYTEST) -n 2 --dist loadfile tests/server tests/http tests/stores tests/crash tests/faults tests/security \
+	  tests/conformance tests/clients tests/client tests/uploader tests/page
 	$(PYTEST) tests/network tests/guide tests/peers
 
 # The hunts of `make test`, longer. Bounded: about half an hour; SOAK=N makes it N times as long.
@@ -49,9 +50,16 @@ bench:
 	@scripts/venv test
 	$(BIN)/python -m bench $(BENCH)
 
+bench-switch:
+	@scripts/test-packages
+	@scripts/venv test
+	@scripts/npm-packages
+	@scripts/bench-packages
+	$(BIN)/python -m bench.switch $(SWITCH)
+
 lock:
 	@scripts/venv test
-	for name in runtime build test; do $(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras \
+	for name in runtime build test bench; do $(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras \
 	  --no-header --no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
 	  --output-file requirements/$$name.txt requirements/$$name.in; done
 
@@ -61,4 +69,4 @@ format:
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist build
+	rm -rf .venv .venv-bench .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist build
