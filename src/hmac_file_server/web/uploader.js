@@ -128,7 +128,7 @@ const LANE_RATE = 64 * KIB;
 const DIGEST_MAX = 64 * KIB;
 /** Milliseconds between two looks at this machine's addresses, while all is well and while it is not. */
 const LOOK_EVERY = 100;
-const LOOK_OFTEN = 15;
+const LOOK_OFTEN = 10;
 const WATCHDOG_MIN = 5000;
 const BOUND_MAX = 60_000;
 const QUIET = 300;
@@ -408,7 +408,8 @@ class RateMeter {
  * @property {Record<string, string>} headers
  * @property {{source: Source | Blob, start: number, stop: number} | null} [body]
  * @property {(bytes: number) => void} [onSent] told how much of the body has left
- * @property {(address: string) => void} [onAddress] told the local address, where that can be known
+ * @property {(address: string) => void} [onAddress] called when the server may hear of it, with the local address,
+ *   where that can be known
  * @property {AbortSignal} signal its abortion drops the connection at once
  * @property {boolean} [fresh] on a new connection, where that can be had
  */
@@ -446,9 +447,10 @@ class XhrTransport {
    * @param {Request} request
    * @returns {Promise<Answer>}
    */
-  async send({ method, url, headers, body, onSent, signal }) {
+  async send({ method, url, headers, body, onSent, onAddress, signal }) {
     const content = body ? await sliceOf(body.source, body.start, body.stop) : null;
     signal.throwIfAborted();
+    onAddress?.('');
     try {
       return await new Promise((resolve, reject) => {
         const xhr = new XMLHttpRequest();
@@ -511,8 +513,9 @@ class FetchTransport {
    * @param {Request} request
    * @returns {Promise<Answer>}
    */
-  async send({ method, url, headers, body, onSent, signal }) {
+  async send({ method, url, headers, body, onSent, onAddress, signal }) {
     const content = body ? await sliceOf(body.source, body.start, body.stop) : null;
+    onAddress?.('');
     try {
       const answer = await fetch(url, { method, headers, body: /** @type {BodyInit | null} */ (content), signal, cache: 'no-store' });
       if (body && onSent) onSent(body.stop - body.start);
@@ -1127,6 +1130,7 @@ function withoutNetwork(error) {
  * @property {number} doubts 0: none; 1: the status was asked for; 2: once more
  * @property {number} generation of connections; those of one generation fail together
  * @property {string} address its local address, if known
+ * @property {boolean} touched whether the server may have something of it
  */
 
 /**
@@ -1255,8 +1259,8 @@ export class NetworkResilientUploader extends EventTarget {
   #outcome = null;
   #flowing = false;
   #recovering = false;
-  /** @type {{error: UploadError | null, counted: boolean} | null} */
-  #trouble = null;
+  /** Whether something has failed since the server was asked last. */
+  #trouble = false;
   #generation = 0;
   #attempts = 0;
   #stalls = 0;
@@ -1410,7 +1414,7 @@ export class NetworkResilientUploader extends EventTarget {
   async #run() {
     this.#paused = false;
     this.#flowing = false;
-    this.#trouble = null;
+    this.#trouble = false;
     this.#recovering = false;
     this.#attempts = this.#stalls = this.#timeouts = 0;
     this.#restarted = false;
@@ -1619,30 +1623,33 @@ export class NetworkResilientUploader extends EventTarget {
    */
   #recover(error, counted) {
     this.#flowing = false;
-    if (this.#trouble === null || (counted && !this.#trouble.counted)) this.#trouble = { error, counted };
+    this.#trouble = true;
     if (this.#recovering) return;
     this.#recovering = true;
     const { signal } = this.#ending;
     const work = async () => {
       // Connections that end together are told of one after the other.
       if (error !== null) await this.#sleep(1, false);
-      while (this.#trouble !== null) {
-        const trouble = /** @type {{error: UploadError | null, counted: boolean}} */ (this.#trouble);
-        this.#trouble = null;
+      while (this.#trouble) {
         await this.#retrying(
           () => {
+            // What has failed until now is what is asked about.
+            this.#trouble = false;
             if (this.#session === null) return this.#begin();
             const answer = this.#ask({ fresh: true });
             this.#hope();
             return answer;
           },
-          trouble.error,
-          trouble.counted,
+          error,
+          counted,
         );
         this.#generation += 1;
+        // What has failed meanwhile is to be asked about as well, without another wait.
+        counted = false;
+        error = null;
         if (this.#paused) {
           await this.#unpaused();
-          this.#trouble ??= { error: null, counted: false };
+          this.#trouble = true;
         }
       }
       while (this.#result === null && this.#session !== null && this.#complete()) {
@@ -1672,7 +1679,7 @@ export class NetworkResilientUploader extends EventTarget {
    * spares every switch of networks a round trip.
    */
   #hope() {
-    if (this.#paused || this.#adopting || (!this.#news && this.#attempts > 1)) return;
+    if (this.#paused || this.#adopting || (!this.#news && (this.#attempts > 1 || this.#state === 'offline'))) return;
     this.#news = false;
     this.#hoping = true;
     this.#pump();
@@ -2113,11 +2120,13 @@ export class NetworkResilientUploader extends EventTarget {
   /** Begin as many bodies as there should be. */
   #pump() {
     if (!(this.#flowing || this.#hoping) || this.#paused || this.#result !== null) return;
-    // While the server is asked, one place is kept for what it is asked about.
-    const spare = this.#flowing ? 0 : 1;
+    const width = this.#width();
     const busy = new Set([...this.#puts.keys(), ...this.#unsure]);
     for (const piece of pieces(this.#received, this.chunkSize, this.file.size, busy)) {
-      if (this.#puts.size + spare >= Math.max(1 + spare, this.#width())) return;
+      // A body that has left and waits for its answer needs no place. The rest of one that was cut gets one more, so
+      // that they do not pile up behind those that were begun before the server had told of it.
+      const leaving = [...this.#puts.values()].filter((put) => put.sent < put.piece.stop - put.piece.begin).length;
+      if ((leaving >= width && piece.begin === piece.start) || this.#puts.size > width) return;
       if (this.#whole.has(piece.number)) piece.begin = piece.start;
       this.#start(piece).then(
         () => {
@@ -2159,13 +2168,13 @@ export class NetworkResilientUploader extends EventTarget {
     /** @type {Put} */
     const put = {
       piece, controller: new AbortController(), started: false, sent: 0, acked: piece.begin, moved: now(), doubts: 0,
-      generation: this.#generation, address: '',
+      generation: this.#generation, address: '', touched: false,
     };
     this.#puts.set(piece.number, put);
     try {
       return await this.#send(put);
     } catch (error) {
-      if (this.#session !== null) this.#unsure.add(piece.number);
+      if (put.touched) this.#unsure.add(piece.number);
       throw error;
     } finally {
       if (this.#puts.get(piece.number) === put) this.#puts.delete(piece.number);
@@ -2206,6 +2215,7 @@ export class NetworkResilientUploader extends EventTarget {
         onSent: (sent) => this.#moved(put, sent),
         onAddress: (address) => {
           put.address = address;
+          put.touched = true;
           put.moved = now();
         },
       });
@@ -2239,6 +2249,7 @@ export class NetworkResilientUploader extends EventTarget {
     put.sent = sent;
     put.moved = now();
     put.doubts = 0;
+    if (sent >= put.piece.stop - put.piece.begin && this.#flowing) queueMicrotask(() => this.#pump());
     if (first && this.#adopting) {
       // The server will have seen how long the first chunk is before the others come, which need connections first.
       this.#adoptable = true;
