@@ -14,6 +14,7 @@ MODULES: MappingProxyType[str, str] = MappingProxyType(
         "config": "hmac_file_server.cli.configuration:configuration",
         "sign": "hmac_file_server.cli.sign:sign",
         "link": "hmac_file_server.cli.link:link",
+        "upload": "hmac_file_server.cli.upload:upload",
         "files": "hmac_file_server.cli.files:files",
         "sessions": "hmac_file_server.cli.sessions:sessions",
         "fsck": "hmac_file_server.cli.fsck:fsck",

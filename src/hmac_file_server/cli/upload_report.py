@@ -151,16 +151,18 @@ class JsonReport(Report):
         super().__init__(out, err)
         self._monotonic = monotonic
         self._last = float("-inf")
+        self._begun: Item | None = None
 
     def start(self, item: Item, acknowledged: int) -> None:
         """`acknowledged` is what the server has of an earlier run."""
         self._last = float("-inf")
+        self._begun = item
         self._tell("start", item, name=item.name, size=item.size, acknowledged=acknowledged, resumed=acknowledged > 0)
 
     def progress(self, item: Item, figures: Figures) -> None:
-        """At most one a second."""
+        """At most one a second; before the start only while there is something to wait for."""
         now = self._monotonic()
-        if now - self._last < EVERY:
+        if now - self._last < EVERY or (self._begun is not item and not figures.said):
             return
         self._last = now
         self._tell(

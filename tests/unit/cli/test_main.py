@@ -44,6 +44,7 @@ def test_the_commands_are_those_of_the_interface() -> None:
         "config show",
         "sign",
         "link",
+        "upload",
         "files",
         "files list",
         "files show",
