@@ -98,7 +98,14 @@ class RedisMirror:
             finally:
                 self._answered(change, result)
 
-        self._store.submit(change, answered)
+        try:
+            self._store.submit(change, answered)
+        except BaseException:
+            # It will never be answered, and must not be waited for at the end.
+            with self._turn:
+                self._under_way -= 1
+                self._turn.notify_all()
+            raise
 
     def get(self, session_id: str, /) -> Session | None:
         """See the contract."""

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from tests.fixtures.child import free_port
 from tests.fixtures.server import environment
-from tests.fixtures.sessions import Events, checkpoint, create, made, session
+from tests.fixtures.sessions import Answer, Events, checkpoint, create, made, session
 
 from hmac_file_server.stores.contract import StoreError
 from hmac_file_server.stores.redis import RedisCoordinator, RedisMirror, _literally
@@ -78,6 +78,21 @@ def test_pauses_double_up_to_a_bound_and_start_anew() -> None:
 )
 def test_a_prefix_is_no_pattern(text: str, pattern: str) -> None:
     assert _literally(text) == pattern
+
+
+def test_a_change_that_the_store_could_not_even_take_holds_up_no_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = SqliteStore(str(tmp_path / "sessions.db"), full=False)
+    mirror = RedisMirror(store, f"redis://127.0.0.1:{free_port()}")
+
+    def refuse(*_arguments: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(store, "submit", refuse)
+    with pytest.raises(MemoryError):
+        mirror.submit(create(), Answer())
+    mirror.close()
 
 
 def test_a_mirror_without_redis_is_the_store_alone(tmp_path: Path) -> None:
