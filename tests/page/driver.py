@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from playwright.sync_api import Browser, BrowserContext, CDPSession, ConsoleMessage, Locator, Page, expect
+from playwright.sync_api import Browser, BrowserContext, CDPSession, ConsoleMessage, Dialog, Locator, Page, expect
 from tests.fixtures.relay import Relay
 from tests.fixtures.server import SECRET, FileServer
 
@@ -114,7 +114,7 @@ class Row:
         return address
 
     def button(self, label: str) -> Locator:
-        return self.node.get_by_role("button", name=label)
+        return self.node.get_by_role("button", name=re.compile(f"^{re.escape(label)}: "))
 
     def wait(self, state: str | re.Pattern[str]) -> None:
         """Until the file is in this state."""
@@ -152,6 +152,19 @@ class UploadPage:
         for kind in ("dragEnter", "dragOver", "drop"):
             session.send("Input.dispatchDragEvent", {"type": kind, "x": 200, "y": 200, "data": data})
         session.detach()
+
+    def reload(self, relay: Relay) -> None:
+        """Load the page anew while the relay holds what it sends, so that nothing more of that gets through.
+
+        Somebody must have clicked since the last time: otherwise browsers do not ask whether to leave.
+        """
+
+        def leave(dialog: Dialog) -> None:
+            relay.reset()
+            dialog.accept()
+
+        self.page.once("dialog", leave)
+        self.page.reload()
 
     def devtools(self) -> CDPSession:
         return self.context.new_cdp_session(self.page)
@@ -207,6 +220,8 @@ class UploadPage:
                 for low, high in received.get(session, [])
                 if max(start, low) < min(stop, high)
             ]
+        if again:
+            print(entries)
         assert any("chunk" in entry for entry in entries), "nothing was sent"
         return again
 

@@ -14,6 +14,8 @@ const FILES_AT_ONCE = 3;
 /** Chunks of a file at the same time, when it has the network to itself and when it has not. */
 const PARALLEL_ALONE = 4;
 const PARALLEL_SHARED = 2;
+/** How often the server is asked to end an upload that was removed. */
+const DELETE_ATTEMPTS = 3;
 /** Milliseconds between two notes of how far a file is. */
 const NOTE_EVERY = 1000;
 /** Milliseconds for which a lower number is not believed. */
@@ -653,8 +655,12 @@ class Job {
       await uploader.abort({ discard: true });
     } else if (note.sessionId !== null) {
       const headers = { 'X-Upload-Session-ID': note.sessionId, Authorization: `Bearer ${note.ticket}` };
-      // What cannot be ended now ends by itself after a while.
-      await fetch(endpoint, { method: 'DELETE', headers, keepalive: true }).catch(() => undefined);
+      for (let attempt = 0; attempt < DELETE_ATTEMPTS; attempt += 1) {
+        const answer = await fetch(endpoint, { method: 'DELETE', headers, keepalive: true }).catch(() => null);
+        // Late requests of the upload may still be in its way. What cannot be ended now ends by itself some day.
+        if (answer !== null && answer.status !== 409) break;
+        await new Promise((resolve) => setTimeout(resolve, NOTE_EVERY));
+      }
     }
     await store.delete(this.fingerprint);
   }
