@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -66,7 +67,8 @@ class Client:
     chunked it speaks the chunk API, and so needs a server that has it; otherwise tus
     begin   makes the command line; it ends with 0, or prints a line of JSON with `done`, when the file is there
     needs   makes sure that it is there; what is missing, in words
-    mptcp   it can be told to speak Multipath TCP
+    mptcp   it speaks Multipath TCP
+    announces   it prints a line of JSON with `begin` when it begins; for others that is their first packet
     """
 
     name: str
@@ -75,6 +77,7 @@ class Client:
     begin: Command
     needs: Callable[[], str]
     mptcp: bool = False
+    announces: bool = False
 
     def fits(self, server: Kind) -> bool:
         """Whether client and server have a protocol in common."""
@@ -159,7 +162,7 @@ CLIENTS: Final[Mapping[str, Client]] = {
         Client("uploader.js", "`uploader.js` in Node", True, uploader_js, ours_in_javascript),
         Client("python", "Python client, chunks", True, python_client("chunked"), ours_in_python, mptcp=True),
         Client("python-tus", "Python client, tus", False, python_client("tus"), ours_in_python, mptcp=True),
-        Client("page", "upload page in Chromium", True, upload_page, ours_in_javascript),
+        Client("page", "upload page in Chromium", True, upload_page, ours_in_javascript, announces=True),
         Client("tus-js-client", "tus-js-client in Node", False, tus_js_client, javascript),
         Client("tuspy", "tuspy, `retries=5`", False, tuspy, nothing),
         Client("curl", "curl `--retry`", True, curl(*CURL_RETRIES), nothing),
@@ -180,4 +183,5 @@ def chosen(names: Sequence[str]) -> list[Client]:
 def surroundings() -> dict[str, str]:
     """The environment of every client: this code, and nothing that changes Node or curl."""
     left_out = ("NODE_", "CURL_", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
-    return {name: value for name, value in environment().items() if not name.upper().startswith(left_out)}
+    kept = {name: value for name, value in environment().items() if not name.upper().startswith(left_out)}
+    return {**kept, "PYTHONPATH": os.pathsep.join([kept["PYTHONPATH"], str(PROJECT)])}

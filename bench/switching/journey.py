@@ -55,19 +55,22 @@ class Running:
             )  # fmt: skip
         self._told = self._output.open("rb")
         self._rest = b""
+        self._words: set[str] = set()
 
     def ended(self) -> str | None:
         """How, or None while it runs. A client that says it is done need not have ended its process."""
         code = self._process.poll()
-        if self._says_done():
+        if self.says("done"):
             return DONE
         if code is None:
             return None
         return DONE if code == 0 else GAVE_UP
 
-    def _says_done(self) -> bool:
+    def says(self, word: str) -> bool:
+        """Whether a line of its output had that word; see `word_of`."""
         *lines, self._rest = (self._rest + self._told.read()).split(b"\n")
-        return any(is_done(line) for line in lines)
+        self._words.update(filter(None, map(word_of, lines)))
+        return word in self._words
 
     def stop(self) -> None:
         """Kill it if it runs, and what it has started."""
@@ -82,15 +85,15 @@ class Running:
         return " | ".join(line.strip() for line in text.strip().splitlines()[-4:])[-400:]
 
 
-def is_done(line: bytes) -> bool:
-    """Whether a line of a client's output says that the file is there: JSON with `done` in it."""
+def word_of(line: bytes) -> str:
+    """ "done" or "begin" where a line of a client's output is JSON with that member; empty for any other line."""
     if not line.startswith(b"{"):
-        return False
+        return ""
     try:
         told = json.loads(line)
     except ValueError:
-        return False
-    return "done" in told
+        return ""
+    return next((word for word in ("done", "begin") if word in told), "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,8 +120,9 @@ def run(client: Client, server: Kind, scenario: Scenario, upload: Upload, work: 
             running = Running(client, Job(upload.path, site, mine), way)
             try:
                 began = _begun(running, way, client)
+                start = way.traffic()
                 ended, seconds, before = _travel(running, way, scenario, began)
-                traffic, progress = way.traffic(), way.progress()
+                traffic, progress = way.traffic().since(start), way.progress()
             finally:
                 running.stop()
             equal = site.has(upload.path.stat().st_size, upload.digest) if ended == DONE else None
@@ -137,9 +141,9 @@ def run(client: Client, server: Kind, scenario: Scenario, upload: Upload, work: 
         connections=traffic.connections,
         joined=traffic.joined,
         reconnects=0 if before is None else traffic.connections - before.connections,
-        stall=stall(progress, began, began + seconds),
+        stall=stall([mark for mark in progress if mark[0] >= began], began, began + seconds),
         equal=equal,
-        progress=sparse([(when - began, fresh) for when, fresh in progress]),
+        progress=sparse([(when - began, fresh - start.fresh) for when, fresh in progress if when >= began]),
         words="" if ended == DONE else running.words(),
         when=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
     )
@@ -155,9 +159,9 @@ def sparse(progress: Sequence[tuple[float, int]]) -> list[tuple[float, int]]:
 
 
 def _begun(running: Running, way: Road, client: Client) -> float:
-    """Wait for the client's first packet; when it was."""
+    """Wait for the client's first packet, or its word that it begins; when that was."""
     deadline = time.monotonic() + BEGIN_WITHIN
-    while not way.begun():
+    while not (running.says("begin") if client.announces else way.begun()):
         if running.ended() or time.monotonic() > deadline:
             raise BenchError(f"{client.name} has sent nothing: {running.words()}")
         time.sleep(LOOK)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -36,6 +37,12 @@ class Traffic:
     fresh: int
     connections: int
     joined: int
+
+    def since(self, start: Traffic) -> Traffic:
+        """Bytes since then; connections are all that there are, for those from before may be used on."""
+        return dataclasses.replace(
+            self, sent=self.sent - start.sent, arrived=self.arrived - start.arrived, fresh=self.fresh - start.fresh
+        )
 
 
 class Road:

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from bench.errors import BenchError
 from bench.switching import page
-from bench.switching.journey import GRAIN, is_done, sparse
+from bench.switching.journey import GRAIN, sparse, word_of
 from bench.switching.outcome import DONE, GAVE_UP, NEVER, Outcome, Outcomes, Twice, parse, render, twice
-from bench.switching.road import NOTICEABLE, netstat, stall
+from bench.switching.road import NOTICEABLE, Traffic, netstat, stall
 from bench.switching.scenario import Scenario
 from hypothesis import given
 from hypothesis import strategies as st
@@ -100,18 +100,24 @@ def test_a_sparse_drawing_still_shows_every_pause(progress: list[tuple[float, in
 
 
 @pytest.mark.parametrize(
-    ("line", "done"),
+    ("line", "word"),
     [
-        (b'{"done": "http://x/"}', True),
-        (b'{"done": true}', True),
-        (b'{"event": "retry"}', False),
-        (b'{"done"', False),
-        (b"done", False),
-        (b"", False),
+        (b'{"done": "http://x/"}', "done"),
+        (b'{"done": true}', "done"),
+        (b'{"begin": true}', "begin"),
+        (b'{"event": "retry"}', ""),
+        (b'{"done"', ""),
+        (b"done", ""),
+        (b"", ""),
     ],
 )
-def test_the_word_that_it_is_done(line: bytes, done: bool) -> None:
-    assert is_done(line) is done
+def test_words_of_a_client(line: bytes, word: str) -> None:
+    assert word_of(line) == word
+
+
+def test_traffic_since_the_clock_started() -> None:
+    whole, start = Traffic(1000, 900, 800, 5, 2), Traffic(300, 200, 100, 1, 1)
+    assert whole.since(start) == Traffic(700, 700, 700, 5, 2)
 
 
 NETSTAT = """\
