@@ -17,7 +17,6 @@ IDLE: Final = 10.0
 """Seconds after which a connection that was not used is not trusted any more."""
 _LOOK: Final = 0.25
 _BODY_METHODS: Final = frozenset({"POST", "PUT", "PATCH"})
-_ANSWERING: Final = 30.0
 
 
 class Http:
@@ -117,19 +116,21 @@ class Http:
 
     # ---- connections
 
-    def network_changed(self, vanished: frozenset[str]) -> None:
-        """Something else may be reachable now: drop what cannot go on, or can be had anew for nothing.
+    def network_changed(self, vanished: frozenset[str], *, reachable: bool) -> None:
+        """Drop what cannot go on, or can be had anew for nothing.
 
-        Connections from addresses that have vanished are dead. Idle ones, requests without a body and attempts to
-        connect may be; to begin them again costs less than to find out. Bodies that are under way stay.
+        Connections from addresses that have vanished are dead. If something else is reachable now, idle connections,
+        requests without a body and attempts to connect may be on the wrong way: to begin them again costs less than to
+        find out. Bodies that are under way stay.
         """
-        self.drop_idle()
         why = ConnectionLost("the network changed", code="network_changed")
+        if reachable:
+            self.drop_idle()
+            for attempt in tuple(self._connecting):
+                attempt.cancel()
         for connection, body in tuple(self._active.items()):
-            if body is None or connection.local in vanished:
+            if connection.local in vanished or (reachable and body is None):
                 connection.abort(why)
-        for attempt in tuple(self._connecting):
-            attempt.cancel()
 
     def drop_idle(self) -> None:
         """Trust no connection that is not in use."""

@@ -26,6 +26,7 @@ class Backoff:
         self._draw = draw
         self._latest = float("-inf")
         self._not_before = float("-inf")
+        self._least_before = float("-inf")
         self.attempt = 0
         """Failures in a row without progress."""
 
@@ -41,11 +42,16 @@ class Backoff:
             # 2 ** 1024 would overflow; the cap is reached long before.
             bound = min(self._cap, self._base * 2.0 ** min(self.attempt - 1, 64))
             self._not_before = now + self._draw() * bound
-        self._not_before = max(self._not_before, now + least)
-        return max(0.0, self._not_before - now)
+        if least > 0:
+            self._least_before = max(self._least_before, now + least)
+        return self.remaining(now)
+
+    def remaining(self, now: float) -> float:
+        """Seconds from `now` until the next attempt."""
+        return max(0.0, self._not_before - now, self._least_before - now)
 
     def hurry(self, now: float) -> None:
-        """The network changed: nobody needs to wait any longer."""
+        """The network changed: nobody needs to wait any longer, but for what the server has asked for."""
         self._not_before = min(self._not_before, now)
 
 

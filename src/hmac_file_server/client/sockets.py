@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import errno
 import fcntl
+import os
 import socket
 import struct
 import sys
@@ -82,11 +83,28 @@ async def _connect(address: Address, *, mptcp: bool) -> socket.socket:
     try:
         sock.setblocking(False)
         prepare(sock)
-        await asyncio.get_running_loop().sock_connect(sock, where)
+        # Not loop.sock_connect(): that resolves the address once more, which fails for sockets of MPTCP.
+        try:
+            sock.connect(where)
+        except BlockingIOError:
+            await _writable(sock)
+            error = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            if error:
+                raise OSError(error, os.strerror(error)) from None
     except BaseException:
         sock.close()
         raise
     return sock
+
+
+async def _writable(sock: socket.socket) -> None:
+    loop = asyncio.get_running_loop()
+    ready = asyncio.Event()
+    loop.add_writer(sock.fileno(), ready.set)
+    try:
+        await ready.wait()
+    finally:
+        loop.remove_writer(sock.fileno())
 
 
 def _socket(family: socket.AddressFamily, *, mptcp: bool) -> socket.socket:
