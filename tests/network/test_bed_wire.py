@@ -112,7 +112,7 @@ class TestParsing:
 
 class TestSpans:
     def test_bytes_count_once(self) -> None:
-        spans = Spans()
+        spans = Spans(0)
         assert [spans.add(0, 10), spans.add(10, 10), spans.add(0, 10), spans.add(5, 20), spans.add(25, 0)] == [
             10, 10, 0, 5, 0,
         ]  # fmt: skip
@@ -122,19 +122,21 @@ class TestSpans:
         st.lists(st.tuples(st.integers(0, 300), st.integers(0, 60)), max_size=40),
     )
     def test_like_a_set_of_bytes_wherever_the_stream_begins(self, first: int, pieces: list[tuple[int, int]]) -> None:
-        spans = Spans()
-        spans.add(first, 1)
-        seen = {0}
+        spans = Spans(first)
+        assert spans.prefix == 0
+        seen: set[int] = set()
         for start, length in pieces:
             new = set(range(start, start + length)) - seen
             seen |= new
             assert spans.add((first + start) % 2**32, length) == len(new)
+            assert spans.prefix == next(place for place in range(400) if place not in seen)
 
     def test_streams_longer_than_the_numbers(self) -> None:
-        spans = Spans()
+        spans = Spans(0)
         step = 2**30
         assert all(spans.add(number * step % 2**32, step) == step for number in range(10))
         assert spans.add(9 * step % 2**32, step) == 0
+        assert spans.prefix == 10 * step
 
 
 class TestRate:
@@ -249,6 +251,16 @@ class TestCounting:
         assert pipe.counters.fresh == 2 * 1460
         assert pipe.counters.resent == 2 * 1460
 
+    def test_what_comes_behind_a_hole_cannot_be_read(self) -> None:
+        pipe = Pipe(FAST, 1)
+        for sequence, flags in ((99, SYN), (100, ACK), (300, ACK)):
+            pipe.push(0.0, packet(100 * (flags == ACK), sequence=sequence, flags=flags))
+        pipe.pop(1.0)
+        assert (pipe.counters.fresh, pipe.counters.readable) == (200, 100)
+        pipe.push(1.0, packet(100, sequence=200))
+        pipe.pop(2.0)
+        assert (pipe.counters.fresh, pipe.counters.readable) == (300, 300)
+
     def test_what_was_swallowed_on_its_way_is_no_news_on_the_wire_but_at_its_end(self) -> None:
         pipe = Pipe(FAST, 1)
         pipe.push(0.0, big())
@@ -259,6 +271,26 @@ class TestCounting:
         pipe.pop(2.0)
         assert (pipe.counters.resent, pipe.counters.fresh) == (1460, 1460)
         assert pipe.counters.cut.packets == 1
+
+    def test_heads_of_requests(self) -> None:
+        pipe = Pipe(FAST, 1)
+        head = b"PUT /upload HTTP/1.1\r\nHost: x\r\n\r\n"
+        pieces = [head + b"body", b"PUT", b"POST / HTTP/1.1\r\nX-Long: ", b"y\r\n\r\n", b"DELETE / HTTP/1.1\r\n\r\n"]
+        sequence = 0
+        segments = []
+        for piece in [*pieces, head + b"body"]:
+            segments.append((sequence, piece))
+            sequence += len(piece)
+        # A head that TCP repeats is none.
+        for place, piece in [*segments, segments[0]]:
+            data = bytearray(frame(len(piece), sequence=place))
+            data[-len(piece) :] = piece
+            found = parse(bytes(data), to_server=True)
+            assert found is not None
+            pipe.push(0.0, found)
+        pipe.pop(1.0)
+        assert pipe.counters.requests == 4
+        assert pipe.counters.heads == 2 * len(head) + len(pieces[2]) + len(pieces[4])
 
     def test_connections(self) -> None:
         wire = Wire("wifi", FAST, CLIENT, 1)
@@ -471,7 +503,14 @@ class LinkMachine(RuleBasedStateMachine):
         assert counters.delivered.packets == self.arrived
         waiting = len(pipe._queue) + len(pipe._line)
         assert self.sent == self.arrived + drops(counters) + waiting
-        assert counters.fresh <= counters.delivered.payload <= counters.carried.payload <= counters.entered.payload
+        assert (
+            0
+            <= counters.readable
+            <= counters.fresh
+            <= counters.delivered.payload
+            <= counters.carried.payload
+            <= counters.entered.payload
+        )
         assert 0 <= counters.resent <= counters.carried.payload
         assert pipe.queued == sum(one.size for _, one in pipe._queue)
         assert len(pipe._queue) <= 1 or pipe.queued <= pipe.quality.limit()
