@@ -16,10 +16,12 @@ if TYPE_CHECKING:
     from rich.console import Console, RenderableType
     from rich.live import Live
 
-REFRESH: Final = 0.1
-"""Seconds between two pictures of the bars."""
 EVERY: Final = 1.0
 """Seconds between two progress events of JSON."""
+
+# Columns of the terminal from which there is room for bars and speed, and for sizes.
+_BARS: Final = 60
+_SIZES: Final = 90
 
 
 @dataclass(frozen=True, slots=True)
@@ -308,9 +310,11 @@ class BarReport(Report):
 
         table = Table.grid(padding=(0, 1), expand=True)
         table.add_column(ratio=2, no_wrap=True, overflow="ellipsis")
-        table.add_column(ratio=3, min_width=8)
-        for _ in range(4):
-            table.add_column(justify="right", no_wrap=True)
+        if self._roomy(_BARS):
+            table.add_column(ratio=3, min_width=8)
+        for wanted in (0, _SIZES, _BARS, 0):
+            if self._roomy(wanted):
+                table.add_column(justify="right", no_wrap=True)
         if self._now is None:
             return table
         item, figures = self._now
@@ -333,15 +337,21 @@ class BarReport(Report):
         from rich.text import Text
 
         share = figures.acknowledged / figures.total if figures.total else 1.0
-        table.add_row(
-            Text(title),
-            ProgressBar(total=max(1, figures.total), completed=figures.acknowledged),
+        rate = f"{size_of(int(figures.rate))}/s" if figures.rate else ""
+        left = f"{time_of(figures.left)} left" if figures.left is not None and not figures.said else ""
+        cells: list[tuple[int, RenderableType]] = [
+            (0, Text(title)),
+            (_BARS, ProgressBar(total=max(1, figures.total), completed=figures.acknowledged)),
             # Never 100 % before it is there.
-            f"{min(99, int(share * 100)) if figures.acknowledged < figures.total else 100} %",
-            f"{size_of(figures.acknowledged)} / {size_of(figures.total)}",
-            f"{size_of(int(figures.rate))}/s" if figures.rate else "",
-            f"{time_of(figures.left)} left" if figures.left is not None and not figures.said else "",
-        )
+            (0, f"{min(99, int(share * 100)) if figures.acknowledged < figures.total else 100} %"),
+            (_SIZES, f"{size_of(figures.acknowledged)} / {size_of(figures.total)}"),
+            (_BARS, rate),
+            (0, left),
+        ]
+        table.add_row(*(cell for wanted, cell in cells if self._roomy(wanted)))
+
+    def _roomy(self, wanted: int) -> bool:
+        return self._console.width >= wanted
 
 
 def farewell(item: Item, figures: Figures | None, *, resumable: bool) -> str:
