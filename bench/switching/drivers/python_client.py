@@ -14,7 +14,7 @@ from hmac_file_server.client import AsyncUploader, Target
 async def upload(job: dict[str, Any], protocol: str) -> str:
     """Upload what the job says; the URL."""
     target = Target.parse(job["base"], secret=job["secret"] or None)
-    uploader = AsyncUploader(target, protocol=protocol, state=None, patience=None, mptcp=False)
+    uploader = AsyncUploader(target, protocol=protocol, state=None, patience=None)
     result = await uploader.upload(Path(job["path"]))
     return str(result.url)
 
