@@ -23,6 +23,8 @@ const FALL_AFTER = 3000;
 /** Milliseconds between two spoken reports of the progress, and the share that it must have made meanwhile. */
 const SPEAK_EVERY = 15_000;
 const SPEAK_STEP = 0.1;
+/** Milliseconds for which the page waits to be told what time it is. */
+const CLOCK_PATIENCE = 5000;
 /** Milliseconds in which a browser tells at least once that something is held over the page. */
 const DRAG_TOLD_EVERY = 1000;
 /** Names that are told one by one when files are refused. */
@@ -1147,7 +1149,8 @@ class Page {
   async checkClock(link) {
     let now = Date.now();
     try {
-      const answer = await fetch(document.baseURI.split('#')[0] ?? '', { method: 'HEAD', cache: 'no-store' });
+      const signal = AbortSignal.timeout(CLOCK_PATIENCE);
+      const answer = await fetch(document.baseURI.split('#')[0] ?? '', { method: 'HEAD', cache: 'no-store', signal });
       now = Date.parse(answer.headers.get('Date') ?? '') || now;
     } catch {
       // No network: our own clock it is.
