@@ -183,6 +183,8 @@ const MISFITS = new Set(['chunk_differs', 'offset_mismatch', 'bad_chunk_length',
 function errorOf(answer) {
   const problem = objectOf(answer.text) ?? {};
   const { status } = answer;
+  // A portal, perhaps, that wants to be signed in to first.
+  if (status < 400) return badAnswer(status);
   const code = typeof problem.code === 'string' && problem.code !== '' ? problem.code : `http_${status}`;
   const detail = typeof problem.detail === 'string' ? problem.detail : '';
   const retriable =
@@ -196,6 +198,10 @@ function errorOf(answer) {
     retryAfter: retryAfter(answer.header('retry-after'), Date.now()),
   });
 }
+
+/** @param {number} [status] */
+const badAnswer = (status) =>
+  new UploadError('bad_answer', 'That was no answer of this server.', { status: status ?? 0, retriable: true });
 
 /** @param {UploadError} error */
 const gone = (error) => error.status === 404 || error.status === 410;
@@ -303,7 +309,9 @@ export function chunkLength({ total, announced, wanted, parallel, rate, whole })
     if (rate !== null) length = Math.min(length, Math.max(CHUNK_MIN, roundTo64(rate * 4)));
   }
   if (whole) length = Math.min(length, Math.max(64 * KIB, rate === null ? CHUNK_MIN : roundTo64(rate / parallel)));
-  return Math.min(announced, Math.max(least, length));
+  length = Math.min(announced, Math.max(least, length));
+  // One chunk is one chunk, however long it might have been.
+  return length >= total ? announced : length;
 }
 
 /** @param {number} bytes */
@@ -613,12 +621,9 @@ class NodeTransport {
     });
     const drop = () => {
       const raw = socket === null ? null : this.#below.get(socket) ?? socket;
-      try {
-        // What the kernel still holds must not be sent any more: the server would get it twice.
-        raw?.resetAndDestroy();
-      } catch {
-        // Not connected yet, or no TCP.
-      }
+      // What the kernel still holds must not be sent any more: the server would get it twice. A socket that is being
+      // shut down cannot be reset, and Node would never close it after an attempt.
+      if (raw !== null && !raw.destroyed && !raw.connecting && raw.writable && !raw.writableEnded) raw.resetAndDestroy();
       request.destroy();
     };
     signal.addEventListener('abort', drop, { once: true });
@@ -1783,7 +1788,7 @@ export class NetworkResilientUploader extends EventTarget {
     }
     if (chunk === null || error.retriable || !MISFITS.has(error.code)) return error;
     // Another chunk may have come to the server before the first.
-    if (this.#adopting && error.code !== 'chunk_differs') return withRetry(error);
+    if (this.#adopting && chunk > 0) return withRetry(error);
     if (this.#whole.has(chunk)) return error;
     this.#whole.add(chunk);
     return withRetry(error);
@@ -1980,7 +1985,7 @@ export class NetworkResilientUploader extends EventTarget {
       }
       if (answer.status < 200 || answer.status > 299) throw errorOf(answer);
       const document = objectOf(answer.text);
-      if (document === null) throw new UploadError('bad_answer', 'That was no answer of this server.', { status: answer.status, retriable: true });
+      if (document === null) throw badAnswer(answer.status);
       return document;
     } finally {
       clearTimeout(timer);
@@ -2010,7 +2015,7 @@ export class NetworkResilientUploader extends EventTarget {
     }, {});
     const { session_id: id, chunk_size: announced } = document;
     if (typeof id !== 'string' || typeof announced !== 'number' || announced < 1) {
-      throw new UploadError('bad_answer', 'That was no answer of this server.', { retriable: true });
+      throw badAnswer();
     }
     this.#session = id;
     const seconds = Number.parseInt(id, 10);
@@ -2226,7 +2231,7 @@ export class NetworkResilientUploader extends EventTarget {
     if (answer.status < 200 || answer.status > 299) throw errorOf(answer);
     const document = objectOf(answer.text);
     if (document === null || document.success !== true) {
-      throw new UploadError('bad_answer', 'That was no answer of this server.', { status: answer.status, retriable: true });
+      throw badAnswer(answer.status);
     }
     if (session !== this.#session) throw new UploadError('paused', 'The upload began anew.', { retriable: true });
     // Before the next is begun, so that what is there counts.
