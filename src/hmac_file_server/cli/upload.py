@@ -2,13 +2,14 @@
 
 import asyncio
 import contextlib
+import ipaddress
 import os
 import signal
 import stat
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final
@@ -175,7 +176,7 @@ class Job:
         if source.problem:
             report.failed(item, Mishap("source_unreadable", source.problem))
             return False
-        told = Telling(item, report)
+        told = Telling(item, report, lambda: network.online or _local(self.target.host))
         uploader = AsyncUploader(
             self.target,
             protocol=self.protocol,
@@ -244,7 +245,9 @@ class Job:
 class Telling:
     """What the uploader tells of one file, as the report shows it."""
 
-    def __init__(self, item: "Item", report: "Report") -> None:
+    def __init__(self, item: "Item", report: "Report", online: Callable[[], bool]) -> None:
+        """`online`: whether there is any way to the server."""
+        self._online = online
         self._item = item
         self._report = report
         self._begun = False
@@ -267,7 +270,7 @@ class Telling:
             total=last.total,
             rate=last.rate or None,
             left=last.seconds_left,
-            said=_said(last),
+            said=_said(last, online=self._online()),
         )
 
     def progress(self, progress: "Progress") -> None:
@@ -296,19 +299,27 @@ class Telling:
         return self._item.given != STDIN and job.store.problem is None
 
 
-def _said(progress: "Progress") -> str:
+def _said(progress: "Progress", *, online: bool) -> str:
     """What is going on, in plain words; empty while it goes on well."""
-    if progress.state == "offline":
+    if progress.state in {"offline", "waiting", "starting", "stalled"} and progress.attempt and not online:
         return "no network, waits"
     if progress.state == "stalled":
         return "server does not answer, asks it how far it is"
     if progress.state == "finishing":
         return "all is sent, waits for the server"
-    if progress.state == "waiting" or progress.attempt:
+    if progress.state in {"waiting", "offline"} or progress.attempt:
         left = getattr(progress, "retry_in", 0.0)
         when = f"tries again in {max(1, round(left))} s" if left > 0 else "tries again"
         return f"{_trouble(getattr(progress, 'error', None))}, {when}"
     return ""
+
+
+def _local(host: str) -> bool:
+    """Whether a server is on this machine, which needs no network."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
 
 
 def _trouble(error: "UploadFailed | None") -> str:

@@ -330,19 +330,36 @@ def test_json(up: Run, uploads: Uploads) -> None:
 
 
 @pytest.mark.parametrize(
-    ("progress", "words"),
+    ("progress", "online", "words"),
     [
-        (moment(1, 4), ""),
-        (moment(1, 4, "offline", 1), "no network, waits"),
-        (moment(1, 4, "stalled"), "server does not answer, asks it how far it is"),
-        (moment(4, 4, "finishing"), "all is sent, waits for the server"),
-        (moment(1, 4, "waiting", 1), "server does not answer, tries again"),
-        (moment(0, 4, "starting"), ""),
-        (moment(0, 4, "starting", 2), "server does not answer, tries again"),
+        (moment(1, 4), True, ""),
+        (moment(1, 4), False, ""),
+        (moment(1, 4, "offline", 1), False, "no network, waits"),
+        (moment(1, 4, "waiting", 1), False, "no network, waits"),
+        (moment(0, 4, "starting", 1), False, "no network, waits"),
+        (moment(0, 4, "starting"), False, ""),
+        # To a server on this machine.
+        (moment(1, 4, "offline", 1), True, "server does not answer, tries again"),
+        (moment(1, 4, "stalled"), True, "server does not answer, asks it how far it is"),
+        (moment(4, 4, "finishing"), True, "all is sent, waits for the server"),
+        (moment(1, 4, "waiting", 1), True, "server does not answer, tries again"),
+        (moment(0, 4, "starting"), True, ""),
+        (moment(0, 4, "starting", 2), True, "server does not answer, tries again"),
     ],
 )
-def test_plain_words(progress: Progress, words: str) -> None:
-    assert module._said(progress) == words
+def test_plain_words(progress: Progress, online: bool, words: str) -> None:
+    assert module._said(progress, online=online) == words
+
+
+@pytest.mark.parametrize(
+    ("host", "local"),
+    [
+        ("127.0.0.1", True), ("127.9.9.9", True), ("::1", True), ("localhost", True), ("a.localhost", True),
+        ("192.0.2.1", False), ("files.example.org", False), ("localhost.example.org", False), ("", False),
+    ],
+)  # fmt: skip
+def test_what_needs_no_network(host: str, local: bool) -> None:
+    assert module._local(host) == local
 
 
 def test_why_an_attempt_failed_in_plain_words() -> None:
