@@ -224,6 +224,8 @@ class Connection:
         keeps = False
         try:
             self._raise()
+            if self._ended:
+                raise ConnectionLost("the server closed the connection")
             whole = await self._send(reader, head, body)
             if reader.answer is None:
                 await self._done
