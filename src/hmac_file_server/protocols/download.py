@@ -31,6 +31,11 @@ _UNSAFE_IN_QUOTES: Final = re.compile(r"[^ !#-\[\]-~]")
 _UNFIT_IN_NAMES: Final = re.compile(
     "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
 )
+# Windows opens a device where a file of such a name is to be saved, whatever folder and extension it has.
+_DEVICE: Final = re.compile(
+    r"(?:con|prn|aux|nul|com[0-9\u00b9\u00b2\u00b3]|lpt[0-9\u00b9\u00b2\u00b3]|conin\$|conout\$|clock\$) *(?:[.:]|\Z)",
+    re.IGNORECASE,
+)
 
 # Heads already made, by path; one is good as long as the store hands out the same entry.
 _HEADS_MAX: Final = 8192
@@ -79,6 +84,8 @@ def make_head(entry: Entry, *, attachment: bool) -> bytes:
 def disposition(kind: str, filename: str) -> bytes:
     """Content-Disposition with an ASCII fallback and the true name (RFC 6266, RFC 8187)."""
     filename = _UNFIT_IN_NAMES.sub("_", filename)
+    if _DEVICE.match(filename) is not None:
+        filename = "_" + filename
     fallback = _UNSAFE_IN_QUOTES.sub("_", filename)
     value = f'{kind}; filename="{fallback}"'
     if fallback != filename:
