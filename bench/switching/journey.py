@@ -53,9 +53,9 @@ class Running:
                 stdin=subprocess.DEVNULL, stdout=output, stderr=errors, cwd=job.folder,
                 env={**surroundings(), "HOME": str(job.folder)}, start_new_session=True,
             )  # fmt: skip
-        self._told = self._output.open("rb")
+        self._lines = self._output.open("rb")
         self._rest = b""
-        self._words: set[str] = set()
+        self._told: dict[str, object] = {}
 
     def ended(self) -> str | None:
         """How, or None while it runs. A client that says it is done need not have ended its process."""
@@ -67,17 +67,23 @@ class Running:
         return DONE if code == 0 else GAVE_UP
 
     def says(self, word: str) -> bool:
-        """Whether a line of its output had that word; see `word_of`."""
-        *lines, self._rest = (self._rest + self._told.read()).split(b"\n")
-        self._words.update(filter(None, map(word_of, lines)))
-        return word in self._words
+        """Whether a line of its output was JSON with that member."""
+        *lines, self._rest = (self._rest + self._lines.read()).split(b"\n")
+        for line in lines:
+            self._told.update(members(line))
+        return word in self._told
+
+    def told(self, word: str) -> str:
+        """What it said with that word, if it is a text."""
+        value = self._told.get(word)
+        return value if isinstance(value, str) else ""
 
     def stop(self) -> None:
         """Kill it if it runs, and what it has started."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
-        self._told.close()
+        self._lines.close()
 
     def words(self) -> str:
         """The end of what it complained of, in one line."""
@@ -85,15 +91,15 @@ class Running:
         return " | ".join(line.strip() for line in text.strip().splitlines()[-4:])[-400:]
 
 
-def word_of(line: bytes) -> str:
-    """ "done" or "begin" where a line of a client's output is JSON with that member; empty for any other line."""
+def members(line: bytes) -> dict[str, object]:
+    """What a line of JSON has; nothing for any other line."""
     if not line.startswith(b"{"):
-        return ""
+        return {}
     try:
         told = json.loads(line)
     except ValueError:
-        return ""
-    return next((word for word in ("done", "begin") if word in told), "")
+        return {}
+    return told if isinstance(told, dict) else {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +131,7 @@ def run(client: Client, server: Kind, scenario: Scenario, upload: Upload, work: 
                 traffic, progress = way.traffic().since(start), way.progress()
             finally:
                 running.stop()
-            equal = site.has(upload.path.stat().st_size, upload.digest) if ended == DONE else None
+            equal = site.has(upload.path.stat().st_size, upload.digest, running.told("done")) if ended == DONE else None
     except (AssertionError, OSError) as error:
         raise BenchError(f"{client.name} to {server.name}: {error}") from error
     return Outcome(

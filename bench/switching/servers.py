@@ -12,9 +12,11 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
+from http.client import HTTPException
 from pathlib import Path
 from typing import Final, Protocol
-from urllib.parse import urlsplit
+from urllib.parse import urljoin, urlsplit
+from urllib.request import ProxyHandler, build_opener
 
 from tests.fixtures import node
 from tests.fixtures.child import Child
@@ -41,6 +43,7 @@ class Site:
     chunked the same of the chunk API; empty where there is none
     secret  what its signatures are made with; empty where there are none
     folder  where the server keeps what it got; None when that is not known
+    machine where it runs
     """
 
     base: str
@@ -50,11 +53,16 @@ class Site:
     chunked_fields: Mapping[str, str] = field(default_factory=dict)
     secret: str = ""
     folder: Path | None = None
+    machine: Namespace | None = None
 
-    def has(self, size: int, digest: str) -> bool | None:
-        """Whether a file of that size and SHA-256 (hexadecimal) is there; None when nobody knows."""
+    def has(self, size: int, digest: str, url: str) -> bool | None:
+        """Whether a file of that size and SHA-256 (hexadecimal) is there; None when nobody knows.
+
+        Where the folder is not known, what is downloaded from the upload's own URL is looked at.
+        """
         if self.folder is None:
-            return None
+            found = self.machine.call(download, url) if self.machine is not None and url else None
+            return None if found is None else found == digest
         for path in self.folder.rglob("*"):
             with contextlib.suppress(OSError):
                 if path.is_file() and path.stat().st_size == size and digest_of(path) == digest:
@@ -66,6 +74,18 @@ def digest_of(path: Path) -> str:
     """SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def download(url: str) -> str | None:
+    """SHA-256 of what is at a URL, in hexadecimal; None when there is nothing."""
+    digest = hashlib.sha256()
+    try:
+        with build_opener(ProxyHandler({})).open(url, timeout=60) as answer:
+            while piece := answer.read(1 << 16):
+                digest.update(piece)
+    except (OSError, HTTPException):
+        return None
+    return digest.hexdigest()
 
 
 class Kind(Protocol):
@@ -109,7 +129,8 @@ def child(
         started.wait_ready(lambda: answering(machine, address))
         yield started
     finally:
-        started.stop()
+        # Some wait for clients that are never heard of again.
+        started.stop(seconds=3)
 
 
 class Ours:
@@ -247,7 +268,8 @@ class External:
         thread = threading.Thread(target=accept, name="external", daemon=True)
         thread.start()
         try:
-            yield Site(f"http://{address}:{PORT}", f"http://{address}:{PORT}{self._path}")
+            base = f"http://{address}:{PORT}"
+            yield Site(base, urljoin(base, self._path), machine=machine)
         finally:
             # Closing alone wakes nobody who waits in accept().
             listener.shutdown(socket.SHUT_RDWR)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from bench.errors import BenchError
 from bench.switching import page
-from bench.switching.journey import GRAIN, sparse, word_of
+from bench.switching.journey import GRAIN, members, sparse
 from bench.switching.outcome import DONE, GAVE_UP, NEVER, Outcome, Outcomes, Twice, parse, render, twice
 from bench.switching.road import NOTICEABLE, Traffic, netstat, stall
 from bench.switching.scenario import Scenario
@@ -100,19 +100,19 @@ def test_a_sparse_drawing_still_shows_every_pause(progress: list[tuple[float, in
 
 
 @pytest.mark.parametrize(
-    ("line", "word"),
+    ("line", "told"),
     [
-        (b'{"done": "http://x/"}', "done"),
-        (b'{"done": true}', "done"),
-        (b'{"begin": true}', "begin"),
-        (b'{"event": "retry"}', ""),
-        (b'{"done"', ""),
-        (b"done", ""),
-        (b"", ""),
+        (b'{"done": "http://x/"}', {"done": "http://x/"}),
+        (b'{"begin": true}', {"begin": True}),
+        (b'{"event": "retry", "attempt": 2}', {"event": "retry", "attempt": 2}),
+        (b'{"done"', {}),
+        (b"done", {}),
+        (b'["done"]', {}),
+        (b"", {}),
     ],
 )
-def test_words_of_a_client(line: bytes, word: str) -> None:
-    assert word_of(line) == word
+def test_words_of_a_client(line: bytes, told: dict[str, object]) -> None:
+    assert members(line) == told
 
 
 def test_traffic_since_the_clock_started() -> None:
