@@ -314,7 +314,6 @@ def hostile_names() -> list[str]:
         "a\u3000b",
         "\U0001f600" * 50,
         "x" * 255,
-        "aux",
         "desktop.ini",
         "-rf",
         "--help",
