@@ -37,7 +37,7 @@ FileSystemHandle.prototype.requestPermission = async function ({ mode }) {
 def test_two_reloads_in_the_middle(
     shared_server: FileServer, open_page: OpenPage, start_relay: StartRelay, tmp_path: Path
 ) -> None:
-    bodies = {"first.bin": content(9 * MIB + 5, "reload"), "second.bin": content(6 * MIB, "reload too")}
+    bodies = {"first.bin": content(9 * MIB + 5, "reload"), "second.bin": content(9 * MIB, "reload too")}
     paths = [write(tmp_path, name, body) for name, body in bodies.items()]
     relay = start_relay(shared_server, 3 * MIB)
     page = open_page(link(relay.url))
@@ -59,7 +59,7 @@ def test_two_reloads_in_the_middle(
             # Those that are begun are known among others.
             page.choose(*paths)
         else:
-            relay.hold_again(5 * MIB)
+            relay.hold_again(4 * MIB)
             for path in paths:
                 with page.page.expect_file_chooser() as chooser:
                     page.row(path.name).button("Choose again").click()

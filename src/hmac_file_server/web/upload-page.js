@@ -736,23 +736,18 @@ function codeOf(error) {
  * @param {unknown} error
  */
 function reasonOf(error) {
-  const told = /** @type {{code?: unknown, status?: unknown, detail?: unknown, requestId?: unknown, message?: unknown, name?: unknown, cause?: unknown}} */ (
-    error ?? {}
-  );
   const code = codeOf(error);
   const known = code === null ? undefined : texts.failure(code);
   if (known !== undefined) return known;
-  const cause = /** @type {{name?: unknown} | undefined} */ (told.cause);
-  if ([told.name, cause?.name].some((name) => name === 'NotReadableError' || name === 'NotFoundError')) {
-    return say('failureUnreadable');
+  const told = /** @type {{status?: unknown, detail?: unknown, requestId?: unknown, message?: unknown}} */ (error ?? {});
+  if (typeof told.status !== 'number' || told.status === 0) {
+    return say('failureUnknown', { detail: String(told.detail || told.message || error) });
   }
-  if (typeof told.status === 'number' && told.status > 0) {
-    const sentences = [say('failure', { code: code ?? String(told.status) })];
-    if (typeof told.requestId === 'string') sentences.push(say('failureNumber', { request: told.requestId }));
-    return sentences.join(' ');
+  const sentences = [say('failure', { code: code ?? String(told.status) })];
+  if (typeof told.requestId === 'string' && told.requestId) {
+    sentences.push(say('failureNumber', { request: told.requestId }));
   }
-  if (code === 'network') return say('failureNetwork');
-  return say('failureUnknown', { detail: String(told.detail ?? told.message ?? error) });
+  return sentences.join(' ');
 }
 
 // ---- how a file looks
@@ -1231,7 +1226,7 @@ class Page {
 
   /** @returns {string[]} */
   running() {
-    return this.jobs.some((job) => job.busy || job.phase === 'resumable') ? [say('expiredRunning')] : [];
+    return this.jobs.some((job) => job.phase !== 'done' && job.phase !== 'failed') ? [say('expiredRunning')] : [];
   }
 
   explain() {

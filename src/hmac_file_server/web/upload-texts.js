@@ -70,7 +70,6 @@ const ENGLISH = {
   copied: 'Copied',
   copyAll: 'Copy all links',
   showQr: 'QR code',
-  openLink: 'Open {name}',
   pauseAll: 'Pause all',
   resumeAll: 'Resume all',
   retryAll: 'Try all again',
@@ -123,12 +122,14 @@ const ENGLISH = {
   operatorSign: '{code} prints a signed address for one file.',
   operatorInit: '{code} prints what to put into Prosody, ejabberd, Caddy or nginx.',
 
-  failedHeading: 'Failed',
   failure: 'The server refused this file ({code}).',
-  failureNetwork: 'The server could not be reached.',
   failureUnknown: 'This did not work: {detail}',
   failureNumber: 'For the person who runs the server: {request}',
-  failureUnreadable: 'The file cannot be read any more. It was changed, moved or removed meanwhile.',
+  failure_network: 'The server could not be reached.',
+  failure_timeout: 'The server did not answer in time.',
+  failure_bad_answer: 'Something answered that is not the server. Are you signed in to this network?',
+  failure_file_changed: 'The file was changed meanwhile. Remove it here and add it anew.',
+  failure_file_unreadable: 'The file cannot be read any more. It was changed, moved or removed meanwhile.',
   failure_token_expired: 'The link has expired. Ask for a new one.',
   failure_ticket_used_up: 'The link takes no more files. Ask for a new one.',
   failure_bad_token: 'The server does not know this link. Ask for a new one.',
@@ -256,7 +257,7 @@ export class Texts {
    */
   percent(share) {
     const format = new Intl.NumberFormat(this.locale, { style: 'percent', maximumFractionDigits: 0 });
-    return format.format(Math.floor(share * 100) / 100);
+    return format.format(Math.floor(share * 100 + 1e-9) / 100);
   }
 
   /**
