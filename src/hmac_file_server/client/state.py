@@ -22,6 +22,11 @@ LIFETIME: Final = 30 * 86400.0
 """Seconds after which an entry that says nothing of its own end is swept away."""
 
 _LARGEST: Final = 1 << 20
+# Seconds after which a lock that nobody holds, or half an entry, was left by a crash.
+_LEFT: Final = 86400.0
+# How often, and after how many seconds, a lock is tried again that a sweep may have for a moment.
+_TRIES: Final = 5
+_PAUSE: Final = 0.01
 _SUFFIX: Final = ".json"
 _LOCK: Final = ".lock"
 _NEW: Final = ".new"
@@ -118,47 +123,70 @@ class StateStore:
             names = os.listdir(self.folder)
         except OSError:
             return 0
+        keys = {name.partition(".")[0] for name in names if name.endswith((_SUFFIX, _LOCK, _NEW))}
         swept = 0
-        for key in {name.partition(".")[0] for name in names if name.endswith((_SUFFIX, _LOCK, _NEW))}:
-            if len(key) != 32 or not key.isalnum():
+        for key in keys:
+            # Only what is to go is locked: a run that begins at this moment must not take this for another run.
+            if len(key) != 32 or not key.isalnum() or not (self._outlived(key) or self._abandoned(key)):
                 continue
             with contextlib.suppress(OSError, UploadHeld):
                 lock = self._lock(key)
                 try:
-                    entry, written = self._read(key)
-                    if entry is not None and self._clock() < _end(entry, written):
-                        self._unlink(key + _NEW)
-                    else:
+                    if self._outlived(key):
                         swept += self._unlink(key + _SUFFIX)
+                    if self._age(key + _SUFFIX) is None:
                         self._unlink(key + _NEW)
-                        self._unlink(key + _LOCK)
-                        continue
                     self._unlink(key + _LOCK)
                 finally:
                     os.close(lock)
         return swept
+
+    def _outlived(self, key: str) -> bool:
+        """Whether there is an entry that nobody will need."""
+        entry, written = self._read(key)
+        if entry is not None:
+            return self._clock() >= _end(entry, written)
+        # Perhaps a later version can read it.
+        age = self._age(key + _SUFFIX)
+        return age is not None and age >= LIFETIME
+
+    def _abandoned(self, key: str) -> bool:
+        """Whether there is no entry, but what was left by a crash."""
+        if self._age(key + _SUFFIX) is not None:
+            return False
+        ages = [self._age(key + suffix) for suffix in (_NEW, _LOCK)]
+        return all(age is None or age >= _LEFT for age in ages)
+
+    def _age(self, name: str) -> float | None:
+        try:
+            return self._clock() - os.stat(self.folder / name, follow_symlinks=False).st_mtime
+        except OSError:
+            return None
 
     # ---- of held entries
 
     def _lock(self, key: str) -> int:
         """An open file with the lock on this key. Raises UploadHeld, OSError."""
         path = self.folder / (key + _LOCK)
+        tries = 0
         while True:
             lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
             try:
-                try:
-                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    raise UploadHeld(_pid(lock)) from None
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 # Whoever had it before may have removed the file in between: then this lock keeps nobody out.
                 if _same(lock, path):
                     os.truncate(lock, 0)
                     os.pwrite(lock, b"%d\n" % os.getpid(), 0)
-                    return lock
-            except BaseException:
-                os.close(lock)
-                raise
-            os.close(lock)
+                    taken, lock = lock, -1
+                    return taken
+            except BlockingIOError:
+                tries += 1
+                if tries == _TRIES:
+                    raise UploadHeld(_pid(lock)) from None
+                time.sleep(_PAUSE)
+            finally:
+                if lock >= 0:
+                    os.close(lock)
 
     def _read(self, key: str) -> tuple[Entry | None, float]:
         """The entry and when it was written; None when there is none that can be used."""
