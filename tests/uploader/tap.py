@@ -237,13 +237,17 @@ class Tap:
         for task in others:
             task.cancel()
         await asyncio.gather(*others, return_exceptions=True)
+        # Transports end in the rounds of the loop after that in which they were told to.
+        for _ in range(3):
+            await asyncio.sleep(0)
 
     async def _relay(self, from_client: StreamReader, to_client: StreamWriter) -> None:
         if self._black:
             # The handshake was the kernel's; nothing else happens until the end.
-            with contextlib.suppress(OSError):
+            try:
                 await self._stop.wait()
-            to_client.close()
+            finally:
+                to_client.close()
             return
         try:
             from_server, to_server = await asyncio.open_connection("127.0.0.1", self.server_port, limit=_PIECE)
@@ -252,8 +256,8 @@ class Tap:
             return
         link = _Link(to_client, to_server)
         self._links.add(link)
+        downwards = asyncio.create_task(self._downwards(link, from_server))
         try:
-            downwards = asyncio.create_task(self._downwards(link, from_server))
             with contextlib.suppress(OSError, asyncio.IncompleteReadError, ConnectionError):
                 await self._upwards(link, from_client)
             if not link.client_lost and not link.black:
@@ -261,6 +265,7 @@ class Tap:
                     to_server.write_eof()
             await downwards
         finally:
+            downwards.cancel()
             self._links.discard(link)
             to_client.close()
             to_server.close()

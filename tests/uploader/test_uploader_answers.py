@@ -181,7 +181,7 @@ def test_lost_answer_to_the_last_chunk_is_asked_for(
 def test_session_that_is_gone_is_begun_anew_once(
     shared_server: FileServer, uploader: NodeUploader, start_tap: StartTap, make_file: MakeFile, status: int
 ) -> None:
-    path = make_file(3 * MIB)
+    path = make_file(100_000)
     gone = answer(status, {"code": "upload_not_found" if status == 404 else "upload_expired"})
     tap = start_tap(shared_server, intervene=Once(is_chunk, gone))
     run = uploader.start(path, tap.url)

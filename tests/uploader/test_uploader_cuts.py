@@ -13,7 +13,7 @@ def test_reset_on_both_sides_goes_on_where_the_bytes_end(
     server: FileServer, uploader: NodeUploader, start_tap: StartTap, make_file: MakeFile
 ) -> None:
     path = make_file(12 * MIB)
-    tap = start_tap(server, hold_after=5 * MIB)
+    tap = start_tap(server, hold_after=5 * MIB + 100_000)
     run = uploader.start(path, tap.url, {"digest": False})
     assert tap.held.wait(30)
     tap.reset()
@@ -29,7 +29,7 @@ def test_reset_that_the_server_does_not_notice_costs_nothing(
     server: FileServer, uploader: NodeUploader, start_tap: StartTap, make_file: MakeFile
 ) -> None:
     path = make_file(12 * MIB)
-    tap = start_tap(server, hold_after=5 * MIB)
+    tap = start_tap(server, hold_after=5 * MIB + 100_000)
     run = uploader.start(path, tap.url, {"digest": False})
     assert tap.held.wait(30)
     tap.reset_clients()
@@ -44,7 +44,7 @@ def test_black_hole_is_left_by_the_watchdog(
     server: FileServer, uploader: NodeUploader, start_tap: StartTap, make_file: MakeFile
 ) -> None:
     path = make_file(12 * MIB)
-    tap = start_tap(server, hold_after=5 * MIB)
+    tap = start_tap(server, hold_after=5 * MIB + 100_000)
     run = uploader.start(path, tap.url, {"digest": False})
     assert tap.held.wait(30)
     begun = time.monotonic()
@@ -61,7 +61,7 @@ def test_total_darkness_ends(
     server: FileServer, uploader: NodeUploader, start_tap: StartTap, make_file: MakeFile
 ) -> None:
     path = make_file(12 * MIB)
-    tap = start_tap(server, hold_after=5 * MIB)
+    tap = start_tap(server, hold_after=5 * MIB + 100_000)
     run = uploader.start(path, tap.url, {"digest": False})
     assert tap.held.wait(30)
     tap.go_dark()
@@ -120,7 +120,7 @@ def test_both_ends_of_a_long_pause(
     server: FileServer, uploader: NodeUploader, start_tap: StartTap, make_file: MakeFile
 ) -> None:
     path = make_file(12 * MIB)
-    tap = start_tap(server, hold_after=5 * MIB)
+    tap = start_tap(server, hold_after=5 * MIB + 100_000)
     run = uploader.start(path, tap.url, {"digest": False})
     assert tap.held.wait(30)
     run.order("pause")

@@ -1691,7 +1691,7 @@ export class NetworkResilientUploader extends EventTarget {
   }
 
   #complete() {
-    return amount(this.#received) === this.file.size && this.file.size > 0;
+    return amount(this.#received) === this.file.size;
   }
 
   /**
@@ -2140,7 +2140,8 @@ export class NetworkResilientUploader extends EventTarget {
         (error) => this.#failed(piece.number, error),
       );
     }
-    if (this.#flowing && this.#puts.size === 0 && this.#complete()) this.#recover(null, false);
+    // What is left is to be asked about, or to be published.
+    if (this.#flowing && this.#puts.size === 0) this.#recover(null, false);
   }
 
   /**
@@ -2175,11 +2176,12 @@ export class NetworkResilientUploader extends EventTarget {
       piece, controller: new AbortController(), started: false, sent: 0, acked: piece.begin, moved: now(), doubts: 0,
       generation: this.#generation, address: '', touched: false,
     };
+    const session = this.#session;
     this.#puts.set(piece.number, put);
     try {
       return await this.#send(put);
     } catch (error) {
-      if (put.touched) this.#unsure.add(piece.number);
+      if (put.touched && session === this.#session) this.#unsure.add(piece.number);
       throw error;
     } finally {
       if (this.#puts.get(piece.number) === put) this.#puts.delete(piece.number);
