@@ -9,7 +9,7 @@ import stat
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from hmac_file_server.client.progress import Progress
     from hmac_file_server.client.state import StateStore
     from hmac_file_server.client.target import Target
+    from hmac_file_server.client.uploader import AsyncUploader
 
 LINK_VARIABLE: Final = "HMAC_FILE_SERVER_LINK"
 TICKET_VARIABLE: Final = "HMAC_FILE_SERVER_TICKET"
@@ -34,6 +35,7 @@ PROTOCOLS: Final = ("chunked", "tus", "put")
 STDIN: Final = "-"
 
 _COPIED: Final = 1 << 20
+_SHORTLY: Final = 3.0
 _SIGNALS: Final = {signal.SIGINT: 130, signal.SIGTERM: 143}
 
 
@@ -103,13 +105,13 @@ def upload(
         raise click.UsageError("standard input can be uploaded once")
     target = _target(to, ticket, secret_file)
     chosen = _protocol(target, protocol, len(files))
-    store = StateStore(state_dir, fresh=fresh)
     job = Job(
         target=target,
         protocol=chosen,
         parallel=parallel if parallel is not None else (4 if chosen == "chunked" else 1),
         media_type=media_type,
-        store=store,
+        store=StateStore(state_dir),
+        fresh=fresh,
         patience=patience,
         report=_report(as_json=as_json, quiet=quiet),
     )
@@ -136,6 +138,7 @@ class Job:
     parallel: int
     media_type: str | None
     store: "StateStore"
+    fresh: bool
     patience: float
     report: "Report"
     _stopped: int = 0
@@ -170,25 +173,23 @@ class Job:
         """Whether the file arrived; None when the user stopped it."""
         from hmac_file_server.cli.upload_report import Mishap, Outcome
         from hmac_file_server.client.errors import UploadFailed
-        from hmac_file_server.client.uploader import AsyncUploader
 
         item, report = source.item, self.report
         if source.problem:
             report.failed(item, Mishap("source_unreadable", source.problem))
             return False
         told = Telling(item, report, lambda: network.online or _local(self.target.host))
-        uploader = AsyncUploader(
-            self.target,
-            protocol=self.protocol,
-            parallel=self.parallel,
-            state=self.store,
-            network=network,
-            patience=self.patience,
-            on_progress=told.progress,
-        )
         began = time.monotonic()
         try:
-            result = await uploader.upload(source.what, name=item.name, media_type=self.media_type)
+            if self.fresh:
+                await self._forget(source, network)
+            uploader = self._uploader(network, told)
+            try:
+                result = await uploader.upload(source.what, name=item.name, media_type=self.media_type)
+            except asyncio.CancelledError:
+                if self._stopped and not told.resumable(self):
+                    await _discarded(uploader.discard())
+                raise
         except asyncio.CancelledError:
             if not self._stopped:
                 raise
@@ -213,6 +214,26 @@ class Job:
             ),
         )
         return True
+
+    def _uploader(self, network: "NetworkWatch", told: "Telling | None" = None) -> "AsyncUploader":
+        from hmac_file_server.client.uploader import AsyncUploader
+
+        return AsyncUploader(
+            self.target,
+            protocol=self.protocol,
+            parallel=self.parallel,
+            state=self.store,
+            network=network,
+            patience=self.patience,
+            on_progress=None if told is None else told.progress,
+        )
+
+    async def _forget(self, source: Source, network: "NetworkWatch") -> None:
+        """End what an earlier run left, so that its space and its use of the ticket are free; then forget it anyway."""
+        if not isinstance(source.what, str):
+            return
+        await _discarded(self._uploader(network).discard(source.what, name=source.item.name))
+        self.store.forget = True
 
     def _tell_of_state(self) -> None:
         """Once, that nothing can be remembered."""
@@ -240,6 +261,14 @@ class Job:
         finally:
             for number in _SIGNALS:
                 loop.remove_signal_handler(number)
+
+
+async def _discarded(discarding: Awaitable[bool]) -> None:
+    """Let the server know that an upload is given up, if it can be told shortly; it would find out by itself."""
+    from hmac_file_server.client.errors import UploadFailed
+
+    with contextlib.suppress(UploadFailed, TimeoutError):
+        await asyncio.wait_for(discarding, _SHORTLY)
 
 
 class Telling:

@@ -90,15 +90,16 @@ class StateStore:
         self,
         folder: str | os.PathLike[str] | None = None,
         *,
-        fresh: bool = False,
+        forget: bool = False,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """`folder` is made when it is first needed; None: `default_folder()`. `fresh`: forget what an upload had.
+        """`folder` is made when it is first needed; None: `default_folder()`. `forget`: see below.
 
         `clock` tells epoch seconds.
         """
         self.folder = default_folder() if folder is None else Path(folder)
-        self._fresh = fresh
+        self.forget = forget
+        """Whether what earlier runs left of an upload is forgotten as soon as it is held."""
         self._clock = clock
         self.problem: str | None = None
         """Why nothing is remembered, for people; None while all is well."""
@@ -113,7 +114,7 @@ class StateStore:
             self._failed(error)
             return HeldEntry(self, fingerprint, None)
         held = HeldEntry(self, fingerprint, lock)
-        if self._fresh:
+        if self.forget:
             held.delete()
         return held
 

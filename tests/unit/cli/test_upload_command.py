@@ -37,6 +37,8 @@ class Uploads:
     asked: list[dict[str, Any]] = field(default_factory=list)
     contents: list[bytes] = field(default_factory=list)
     act: Callable[[dict[str, Any]], Awaitable[protocol.Result | None]] | None = None
+    discarded: list[tuple[Any, str | None]] = field(default_factory=list)
+    refuses: UploadFailed | None = None
 
 
 @pytest.fixture
@@ -59,6 +61,12 @@ def uploads(monkeypatch: pytest.MonkeyPatch) -> Uploads:
             done.contents.append(content)
             result = None if done.act is None else await done.act(asked)
             return result or protocol.Result(f"https://h/1/{name}", len(content), name, "blake3:00")
+
+        async def discard(self, source: Any = None, *, name: str | None = None) -> bool:
+            done.discarded.append((source, name))
+            if done.refuses is not None:
+                raise done.refuses
+            return True
 
     monkeypatch.setattr(uploader, "AsyncUploader", FakeUploader)
     return done
@@ -290,7 +298,9 @@ def test_nothing_can_be_remembered_is_said_once(run: Run, uploads: Uploads, tmp_
     assert done.err.count("will not be continued by the next run") == 1
 
 
-def test_fresh_forgets(up: Run, uploads: Uploads, tmp_path: Path) -> None:
+@pytest.mark.parametrize("refuses", [None, ConnectionLost("no connection")])
+def test_fresh_forgets(up: Run, uploads: Uploads, refuses: UploadFailed | None) -> None:
+    uploads.refuses = refuses
     fingerprint = state.Fingerprint("/x", 1, 1, 1, "t", "p")
     seen: list[state.Entry | None] = []
 
@@ -303,6 +313,8 @@ def test_fresh_forgets(up: Run, uploads: Uploads, tmp_path: Path) -> None:
     for arguments in ([], [], ["--fresh"], []):
         assert up("a", "--to", LINK, *arguments).code == 0
     assert [None if entry is None else entry.session["id"] for entry in seen] == [None, 1, None, 3]
+    # The server has it no more, if it could be told.
+    assert uploads.discarded == [("a", "a")]
 
 
 # ---- what is said meanwhile
@@ -417,8 +429,9 @@ def test_interrupted(up: Run, uploads: Uploads, number: signal.Signals, code: in
     assert done.code == code
     assert done.out == ""
     assert done.err == "hmac-file-server: interrupted; 2 B of 4 B of a are safe, the same command again continues\n"
-    # In order, and nothing else was begun.
+    # In order, and nothing else was begun, or ended at the server.
     assert ended == ["a"]
+    assert uploads.discarded == []
 
 
 @pytest.mark.usefixtures("signals")
@@ -435,6 +448,7 @@ def test_an_interrupted_pipe_cannot_be_continued(
         done = up("-", "--to", LINK, "--json")
     assert done.code == 130
     assert "must be sent from its beginning" in done.err
+    assert uploads.discarded == [(None, None)]
     assert json.loads(done.lines[-1]) == {
         "event": "interrupted", "file": "-", "acknowledged": 0, "size": 4, "resumable": False,
     }  # fmt: skip
