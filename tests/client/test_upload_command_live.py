@@ -16,7 +16,7 @@ import pytest
 from blake3 import blake3
 from tests.client.upload_run import Ended, command, fetched, running, upload, variables
 from tests.fixtures import slots
-from tests.fixtures.child import free_port, wait_until
+from tests.fixtures.child import accepts, free_port, program, wait_until
 from tests.fixtures.content import content
 from tests.fixtures.server import SECRET, FileServer, StartServer
 from tests.fixtures.server import running as server_in
@@ -131,6 +131,50 @@ def test_a_pipe(shared_server: FileServer, folder: Path, state: Path) -> None:
     assert (done.returncode, done.stderr) == (0, b"")
     assert fetched(shared_server, done.stdout.decode().strip()) == DATA
     assert done.stdout.strip().endswith(b"/piped.bin")
+
+
+class TlsServer(FileServer):
+    """Ready when its port accepts: the fixture asks in plain HTTP."""
+
+    def _ready(self) -> bool:
+        return accepts(self.port)
+
+
+@pytest.fixture
+def certified(tmp_path: Path) -> Iterator[tuple[TlsServer, Path]]:
+    """A server with TLS, and the certificate that it is known by."""
+    certificate, key = tmp_path / "certificate.pem", tmp_path / "key.pem"
+    subprocess.run(
+        [
+            program("openssl", "openssl"), "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2",
+            "-subj", "/CN=test", "-addext", "subjectAltName=IP:127.0.0.1",
+            "-keyout", str(key), "-out", str(certificate),
+        ],
+        check=True, capture_output=True, timeout=60,
+    )  # fmt: skip
+    settings = {"server": {"tls_certificate": str(certificate), "tls_key": str(key)}}
+    server = TlsServer(tmp_path / "server", settings)
+    server.start()
+    try:
+        yield server, certificate
+    finally:
+        server.stop()
+
+
+def test_tls(certified: tuple[TlsServer, Path], folder: Path, state: Path) -> None:
+    server, certificate = certified
+    to = link(server).replace("http://", "https://")
+    done = upload("film.bin", "--to", to, "--quiet", state=state, folder=folder, SSL_CERT_FILE=str(certificate))
+    assert done.code == 0, done.err
+    (stored,) = server.files()
+    assert (server.storage / stored).read_bytes() == DATA
+    assert done.urls[0].startswith("https://")
+    # Of a server that nobody vouches for, nothing is taken.
+    done = upload("small.txt", "--to", to, "--give-up-after", "1s", state=state, folder=folder)
+    assert done.code == 1
+    assert len(done.err.splitlines()) == 1
+    assert "certificate" in done.err
+    assert server.files() == {stored}
 
 
 # ---- refusals
