@@ -1247,6 +1247,8 @@ export class NetworkResilientUploader extends EventTarget {
   #unsure = new Set();
   /** Whether there is reason to think that connections work again, before the server has said so. */
   #hoping = false;
+  /** Whether the server has told how long chunks are and which of them it has, to this object. */
+  #known = false;
   /** Whether the network has told of something new. */
   #news = true;
   /** Attempts since this machine has had no network. */
@@ -1394,6 +1396,7 @@ export class NetworkResilientUploader extends EventTarget {
       if (this.#session !== sessionId) {
         this.#session = sessionId;
         this.#received = [];
+        this.#known = false;
         await this.#retrying(() => this.#ask(), null, true);
       }
       for (;;) {
@@ -1525,6 +1528,7 @@ export class NetworkResilientUploader extends EventTarget {
     }
     this.#key = entry.key;
     this.#session = entry.sessionId;
+    this.#known = false;
     this.#created = entry.created;
     this.#resumed = entry.sessionId !== null;
     return unlock;
@@ -1684,7 +1688,7 @@ export class NetworkResilientUploader extends EventTarget {
    * spares every switch of networks a round trip.
    */
   #hope() {
-    if (this.#paused || this.#adopting || (!this.#news && (this.#attempts > 1 || this.#state === 'offline'))) return;
+    if (!this.#known || this.#paused || this.#adopting || (!this.#news && (this.#attempts > 1 || this.#state === 'offline'))) return;
     this.#news = false;
     this.#hoping = true;
     this.#pump();
@@ -2021,6 +2025,7 @@ export class NetworkResilientUploader extends EventTarget {
     const seconds = Number.parseInt(id, 10);
     if (seconds > 1e9) this.#skew = Date.now() - seconds * 1000;
     this.#learn(document);
+    this.#known = true;
     this.#adopt(announced);
     await this.#save();
     this.#tell('start', { sessionId: id, resumed: false, acknowledged: 0 });
@@ -2063,6 +2068,7 @@ export class NetworkResilientUploader extends EventTarget {
     const before = this.#expiresAt;
     for (const number of asked) this.#unsure.delete(number);
     this.#learn(document);
+    this.#known = true;
     const size = document.chunk_size;
     if (typeof size === 'number' && size > 0 && document.completed !== true) {
       if (size === this.chunkSize) {
@@ -2124,14 +2130,13 @@ export class NetworkResilientUploader extends EventTarget {
 
   /** Begin as many bodies as there should be. */
   #pump() {
-    if (!(this.#flowing || this.#hoping) || this.#paused || this.#result !== null) return;
+    if (!this.#known || !(this.#flowing || this.#hoping) || this.#paused || this.#result !== null) return;
     const width = this.#width();
     const busy = new Set([...this.#puts.keys(), ...this.#unsure]);
     for (const piece of pieces(this.#received, this.chunkSize, this.file.size, busy)) {
-      // A body that has left and waits for its answer needs no place. The rest of one that was cut gets one more, so
-      // that they do not pile up behind those that were begun before the server had told of it.
-      const leaving = [...this.#puts.values()].filter((put) => put.sent < put.piece.stop - put.piece.begin).length;
-      if ((leaving >= width && piece.begin === piece.start) || this.#puts.size > width) return;
+      // The rest of a chunk that was cut gets one place more, so that rests do not pile up behind those chunks that
+      // were begun before the server had told of them.
+      if (this.#puts.size >= width + (piece.begin > piece.start ? 1 : 0)) return;
       if (this.#whole.has(piece.number)) piece.begin = piece.start;
       this.#start(piece).then(
         () => {
@@ -2256,7 +2261,6 @@ export class NetworkResilientUploader extends EventTarget {
     put.sent = sent;
     put.moved = now();
     put.doubts = 0;
-    if (sent >= put.piece.stop - put.piece.begin && this.#flowing) queueMicrotask(() => this.#pump());
     if (first && this.#adopting) {
       // The server will have seen how long the first chunk is before the others come, which need connections first.
       this.#adoptable = true;
