@@ -114,8 +114,8 @@ class Scenario:
 
     def __str__(self) -> str:
         """In words."""
-        how = "Multipath TCP, a link is cut" if self.mptcp else "a switch"
+        how = "Multipath TCP, one of two links is lost" if self.mptcp else "the link dies"
         return (
             f"{self.size / 2**20:g} MiB over {self.rate / 1e6:g} Mbit/s and {self.rtt * 1e3:g} ms there and back, "
-            f"{how} every {self.every:g} s, {self.outage:g} s without it"
+            f"{how} every {self.every:g} s for {self.outage:g} s"
         )

@@ -80,7 +80,7 @@ def test_the_scenario_of_the_page() -> None:
     assert page.ideal_of_packets == pytest.approx(100 * 2**20 * 8 / 20e6 * 1500 / 1448 + 10)
     assert page.limit == pytest.approx(3 * page.ideal)
     assert page.switches_within(page.ideal) == 10
-    assert str(page) == "100 MiB over 20 Mbit/s and 30 ms there and back, a switch every 5 s, 1 s without it"
+    assert str(page) == "100 MiB over 20 Mbit/s and 30 ms there and back, the link dies every 5 s for 1 s"
 
 
 def test_two_links_at_once_lose_no_time() -> None:
