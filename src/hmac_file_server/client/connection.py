@@ -115,7 +115,7 @@ class _Reader:
         if self.answer is not None:
             return
         if self._status < 200:
-            self._taken = 0
+            self._taken, self._head_done = 0, False
             if self._interim is not None:
                 self._interim(self._status, self._fields)
             return

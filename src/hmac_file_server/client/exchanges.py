@@ -49,6 +49,7 @@ class Http:
         self._addresses: list[sockets.Address] = []
         self._connecting: set[asyncio.Task[Connection]] = set()
         self.carriers: dict[Portion, Connection] = {}
+        self._generation = 0
         self.opened = 0
         """Connections that were made."""
 
@@ -63,8 +64,8 @@ class Http:
             return await self._exchange(request, body, fresh=True)
 
     async def _exchange(self, request: Request, body: Portion | None, *, fresh: bool) -> Answer:
-        connection = await self._connection(fresh=fresh)
         head = self._head(request, body)
+        connection = await self._connection(fresh=fresh)
         reused = connection.used > 0
         self._active[connection] = body
         if body is not None:
@@ -125,6 +126,7 @@ class Http:
         """
         why = ConnectionLost("the network changed", code="network_changed")
         if reachable:
+            self._generation += 1
             self.drop_idle()
             for attempt in tuple(self._connecting):
                 attempt.cancel()
@@ -154,10 +156,14 @@ class Http:
         try:
             async with asyncio.timeout(2 * self._connect_timeout):
                 while True:
+                    generation = self._generation
                     attempt = asyncio.create_task(self._open())
                     self._connecting.add(attempt)
                     try:
-                        return await _result(attempt)
+                        connection = await _result(attempt)
+                        if generation == self._generation:
+                            return connection
+                        connection.close()
                     except _InterruptedError:
                         continue  # the network changed: another attempt, at once
                     finally:
