@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from playwright.sync_api import Browser, BrowserContext, CDPSession, ConsoleMessage, Dialog, Locator, Page, expect
+from playwright.sync_api import Browser, BrowserContext, CDPSession, ConsoleMessage, Locator, Page, expect
 from tests.fixtures.relay import Relay
 from tests.fixtures.server import SECRET, FileServer
 
@@ -154,17 +154,18 @@ class UploadPage:
         session.detach()
 
     def reload(self, relay: Relay) -> None:
-        """Load the page anew while the relay holds what it sends, so that nothing more of that gets through.
+        """Load the page anew while the relay holds what it sends, and let nothing more of that through.
 
-        Somebody must have clicked since the last time: otherwise browsers do not ask whether to leave.
+        A page goes on until the next one is there: what it tries meanwhile fails. And Chromium sends a request again
+        by itself when its connection was not new.
         """
-
-        def leave(dialog: Dialog) -> None:
-            relay.reset()
-            dialog.accept()
-
-        self.page.once("dialog", leave)
+        self.page.route("**/upload/chunked", lambda route: route.abort())
+        relay.refusing = True
+        relay.reset()
+        expect(self.page.locator('.file[data-state="uploading"]')).to_have_count(0, timeout=MILLISECONDS)
+        relay.refusing = False
         self.page.reload()
+        self.page.unroute("**/upload/chunked")
 
     def devtools(self) -> CDPSession:
         return self.context.new_cdp_session(self.page)
