@@ -324,18 +324,6 @@ class TestCuts:
             )
             assert made.counters()["wifi"].to_server.cut.packets == settled
 
-    def test_a_stream_gets_over_flapping(self, made: Bed) -> None:
-        data = content(MIB // 2, "flapping")
-        made.rate("wifi", 8e6)
-        with listening(made) as listener, connected(made, listener) as (near, far):
-            made.flap("wifi", up=0.3, down=0.05)
-            sending = made.client.begin(near.sendall, data)
-            assert receive(far, len(data)) == data
-            sending.result(PATIENCE)
-        counters = made.counters()["wifi"].to_server
-        assert counters.cut.packets > 0
-        assert counters.fresh == len(data)
-
 
 class TestBlackHoles:
     def test_old_connections_are_silent_and_new_ones_work(self, made: Bed) -> None:
@@ -434,6 +422,23 @@ class TestAddresses:
 
 
 class TestTheBedItself:
+    @pytest.mark.parametrize("name", ["cubic", "reno"])
+    def test_what_tcp_does_is_not_the_machines_setting(self, name: str) -> None:
+        with bed(congestion=name) as made, listening(made) as listener:
+            for link in LINKS:
+                with connected(made, listener, link) as (near, far):
+                    for one in (near, far):
+                        told = one.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16)
+                        assert told.rstrip(b"\0") == name.encode()
+                made.up(link, "new")
+                with connected(made, listener, link) as (near, _):
+                    assert near.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16).startswith(name.encode())
+
+    def test_what_the_kernel_does_not_have_is_left_out(self) -> None:
+        with bed(congestion="nonsense") as made, listening(made) as listener, connected(made, listener) as (near, far):
+            near.sendall(b"all the same")
+            assert receive(far, 12) == b"all the same"
+
     def test_every_packet_is_accounted_for(self) -> None:
         narrow = Quality(rate=4e6, delay=0.005, loss=0.01)
         with bed(wifi=narrow) as made, datagrams(made, "wifi") as (near, far):
