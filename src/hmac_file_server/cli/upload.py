@@ -282,6 +282,7 @@ class Telling:
         self._begun = False
         self._last: Progress | None = None
         self._attempt = 0
+        self._moved = 0
         self.resumed = 0
         self.transmitted = 0
 
@@ -300,6 +301,7 @@ class Telling:
             rate=last.rate or None,
             left=last.seconds_left,
             said=_said(last, online=self._online()),
+            moved=self._moved,
         )
 
     def progress(self, progress: "Progress") -> None:
@@ -307,6 +309,9 @@ class Telling:
         self._last = progress
         self.resumed = progress.resumed
         self.transmitted = max(self.transmitted, getattr(progress, "transmitted", progress.sent - progress.resumed))
+        # After a failure nobody knows what the server has until it was asked: most likely all that went there.
+        quiet = progress.attempt > 0 or progress.state not in {"uploading", "done"}
+        self._moved = max(self._moved, progress.sent) if quiet else progress.sent
         if not self._begun and progress.state != "starting" and not (progress.state == "waiting" and not progress.sent):
             self.begin()
         if progress.attempt > self._attempt:

@@ -39,6 +39,7 @@ class Figures:
 
     sent          bytes that this run has sent, repeats counted
     acknowledged  bytes that the server has said it has
+    moved         these, and those that the network has taken since: where the bar is
     rate          bytes per second, None while it is not known
     left          seconds, None while they are not known
     said          what is going on, in plain words; empty while it goes on well
@@ -50,6 +51,7 @@ class Figures:
     rate: float | None = None
     left: float | None = None
     said: str = ""
+    moved: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -321,9 +323,9 @@ class BarReport(Report):
         self._row(table, printable(item.name), figures)
         if len(self._items) > 1:
             total = sum(one.size for one in self._items)
-            acknowledged = self._passed + figures.acknowledged
-            left = None if not figures.rate else (total - acknowledged) / figures.rate
-            whole = Figures(0, acknowledged, total, figures.rate, left)
+            acknowledged, moved = self._passed + figures.acknowledged, self._passed + _position(figures)
+            left = None if not figures.rate else (total - moved) / figures.rate
+            whole = Figures(0, acknowledged, total, figures.rate, left, figures.said, moved)
             self._row(table, f"total, {self._begun} of {len(self._items)} files", whole)
         if not figures.said:
             return table
@@ -336,15 +338,17 @@ class BarReport(Report):
         from rich.progress_bar import ProgressBar
         from rich.text import Text
 
-        share = figures.acknowledged / figures.total if figures.total else 1.0
-        rate = f"{size_of(int(figures.rate))}/s" if figures.rate else ""
-        left = f"{time_of(figures.left)} left" if figures.left is not None and not figures.said else ""
+        moved = _position(figures)
+        share = moved / figures.total if figures.total else 1.0
+        well = not figures.said
+        rate = f"{size_of(int(figures.rate))}/s" if figures.rate and well else ""
+        left = f"{time_of(figures.left)} left" if figures.left is not None and well else ""
         cells: list[tuple[int, RenderableType]] = [
             (0, Text(title)),
-            (_BARS, ProgressBar(total=max(1, figures.total), completed=figures.acknowledged)),
+            (_BARS, ProgressBar(total=max(1, figures.total), completed=moved)),
             # Never 100 % before it is there.
             (0, f"{min(99, int(share * 100)) if figures.acknowledged < figures.total else 100} %"),
-            (_SIZES, f"{size_of(figures.acknowledged)} / {size_of(figures.total)}"),
+            (_SIZES, f"{size_of(moved)} / {size_of(figures.total)}"),
             (_BARS, rate),
             (0, left),
         ]
@@ -352,6 +356,10 @@ class BarReport(Report):
 
     def _roomy(self, wanted: int) -> bool:
         return self._console.width >= wanted
+
+
+def _position(figures: Figures) -> int:
+    return min(max(figures.acknowledged, figures.moved), figures.total)
 
 
 def farewell(item: Item, figures: Figures | None, *, resumable: bool) -> str:

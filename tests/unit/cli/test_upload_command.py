@@ -19,7 +19,7 @@ from tests.fixtures.command_line import Result, Run
 
 from hmac_file_server.cli import upload as module
 from hmac_file_server.cli.commands import program
-from hmac_file_server.cli.upload_report import BarReport, JsonReport, LineReport, Report
+from hmac_file_server.cli.upload_report import BarReport, Item, JsonReport, LineReport, Report
 from hmac_file_server.client import protocol, state, uploader
 from hmac_file_server.client.errors import ConnectionLost, GaveUp, Refused, UploadFailed
 from hmac_file_server.client.progress import Progress
@@ -339,6 +339,19 @@ def test_json(up: Run, uploads: Uploads) -> None:
     assert (told[-1]["url"], told[-1]["size"], told[-1]["digest"]) == ("https://h/1/a", 4, "blake3:00")
     assert (told[-1]["resumed"], told[-1]["sent"]) == (2, 2)
     assert done.err == ""
+
+
+def test_the_bar_does_not_jump_back_before_the_server_was_asked() -> None:
+    told = module.Telling(Item("a", "a", 100), Report(), lambda: True)
+    moved: list[int] = []
+    for sent, what, attempt in (
+        (30, "uploading", 0), (60, "uploading", 0), (10, "waiting", 1), (10, "stalled", 1), (10, "uploading", 1),
+        (55, "uploading", 0), (70, "uploading", 0), (100, "done", 0),
+    ):  # fmt: skip
+        told.progress(moment(sent, 100, what, attempt))
+        assert told.figures is not None
+        moved.append(told.figures.moved)
+    assert moved == [30, 60, 60, 60, 60, 55, 70, 100]
 
 
 @pytest.mark.parametrize(

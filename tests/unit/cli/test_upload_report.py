@@ -205,6 +205,29 @@ def test_an_empty_file_has_a_full_bar() -> None:
     assert "100 %" in screen.getvalue()
 
 
+def test_the_bar_is_where_the_network_is() -> None:
+    """A server tells of whole chunks only: bytes that are on their way move the bar, but never to its end."""
+    console, screen = terminal()
+    report = BarReport(console, io.StringIO())
+    with report.shown([FILM]):
+        report.progress(FILM, Figures(0, 5 * MIB, FILM.size, moved=30 * MIB))
+        assert "30 %" in screen.getvalue()
+        assert "30.0 MiB / 100.0 MiB" in screen.getvalue()
+        report.progress(FILM, Figures(0, 5 * MIB, FILM.size, moved=FILM.size))
+        assert "99 %" in screen.getvalue()
+        assert "100 %" not in screen.getvalue()
+
+
+def test_no_speed_is_shown_while_nothing_moves() -> None:
+    console, screen = terminal()
+    report = BarReport(console, io.StringIO())
+    with report.shown([FILM, SONG]):
+        report.progress(FILM, Figures(60 * MIB, 50 * MIB, 100 * MIB, 2.5 * MIB, 20.0, "no network, waits"))
+        assert "no network, waits" in screen.getvalue()
+        assert "left" not in screen.getvalue()
+        assert "/s" not in screen.getvalue()
+
+
 @pytest.mark.parametrize("width", [20, 40, 60, 200])
 def test_narrow_and_wide_terminals(width: int) -> None:
     console, screen = terminal(width)
