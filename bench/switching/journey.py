@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from bench import machine
 from bench.errors import BenchError
 from bench.switching.clients import Client, Job, surroundings
 from bench.switching.outcome import DONE, GAVE_UP, NEVER, Outcome
@@ -117,17 +118,18 @@ def events(scenario: Scenario) -> Iterator[Event]:
         yield Event(at + scenario.outage, dies=False)
 
 
-def run(client: Client, server: Kind, scenario: Scenario, upload: Upload, work: Path) -> Outcome:
+def run(client: Client, server: Kind, scenario: Scenario, upload: Upload, place: Path) -> Outcome:
     """Run it in a folder that is emptied first; raises BenchError when it could not even begin."""
-    folder = empty(work)
+    folder = empty(place)
     mine, theirs = empty(folder / "client"), empty(folder / "server")
     try:
         with road(scenario) as way, server.running(way.server, way.address, theirs) as site:
             running = Running(client, Job(upload.path, site, mine), way)
             try:
                 began = _begun(running, way, client)
-                start = way.traffic()
+                start, work = way.traffic(), machine.busy_seconds()
                 ended, seconds, before = _travel(running, way, scenario, began)
+                busy = (machine.busy_seconds() - work) / seconds
                 traffic, progress = way.traffic().since(start), way.progress()
             finally:
                 running.stop()
@@ -150,6 +152,7 @@ def run(client: Client, server: Kind, scenario: Scenario, upload: Upload, work: 
         stall=stall([mark for mark in progress if mark[0] >= began], began, began + seconds),
         equal=equal,
         progress=sparse([(when - began, fresh - start.fresh) for when, fresh in progress if when >= began]),
+        busy=busy,
         words="" if ended == DONE else running.words(),
         when=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
     )

@@ -30,6 +30,7 @@ class Outcome:
     stall       longest time without new bytes of the file
     equal       whether the server has the file; None when that cannot be seen
     progress    (seconds, fresh)
+    busy        cores that everything on this machine together kept at work, on average
     words       the end of what the client complained of, when it is not done
     """
 
@@ -48,6 +49,7 @@ class Outcome:
     stall: float
     equal: bool | None
     progress: Sequence[tuple[float, int]] = field(default_factory=tuple)
+    busy: float = 0.0
     words: str = ""
     when: str = ""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -40,6 +41,9 @@ class Goal:
         """Whether it is; None when it was not measured."""
         return None if self.value is None else self.value <= self.limit
 
+
+QUIET: Final = 0.6
+"""Share of the cores at work above which a run is marked: the clients, the router and the server take a third at most."""
 
 OURS: Final = ("uploader.js", "python", "python-tus", "page")
 
@@ -146,6 +150,11 @@ def terminal(outcomes: Sequence[Outcome], scenario: Scenario) -> str:
     lines = [columns(scenario), *(cells(one, scenario) for one in ordered(outcomes))]
     out = [f"{scenario}; ideal {scenario.ideal:.1f} s", *("  " + line for line in aligned(lines))]
     out += [f"  {one.client} to {one.server}: {one.words}" for one in ordered(outcomes) if one.words]
+    out += [
+        f"  {one.client} to {one.server}: not a quiet machine, {one.busy:.1f} cores were at work"
+        for one in ordered(outcomes)
+        if one.busy > QUIET * (os.cpu_count() or 1)
+    ]
     judged = goals(outcomes, scenario)
     if judged:
         out += ["", *("  " + line for line in aligned([GOAL_COLUMNS, *map(goal_cells, judged)]))]

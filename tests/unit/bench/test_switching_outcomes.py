@@ -225,6 +225,9 @@ def test_what_the_terminal_shows() -> None:
     assert lines[3].startswith("  tuspy")
     assert "  python to ours: went well" in lines
     assert lines[-1].endswith("yes")
+    assert "quiet" not in text
+    loud = page.terminal([dataclasses.replace(GOOD, busy=1000.0)], SCENARIO)
+    assert "  python to ours: not a quiet machine, 1000.0 cores were at work" in loud.splitlines()
 
 
 def test_the_page() -> None:
