@@ -360,7 +360,11 @@ ENDLESS = {
     "status line": (b"HTTP/1.1 200 ", b"a" * 1000, LONGEST_HEAD),
     "body": (b"HTTP/1.1 200 OK\r\nContent-Length: 999999999999\r\n\r\n", b"a" * 65536, LONGEST_BODY),
     "until the end": (b"HTTP/1.1 200 OK\r\n\r\n", b"a" * 65536, LONGEST_BODY),
-    "chunks": (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"1\r\na\r\n" * 1000, 4 * LONGEST_BODY),
+    "chunks": (
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
+        b"10\r\n0123456789abcdef\r\n" * 1000,
+        2 * LONGEST_BODY,
+    ),
     "trailers": (
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n",
         b"X-Field: " + b"a" * 65536 + b"\r\n",
