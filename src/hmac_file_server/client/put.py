@@ -15,7 +15,7 @@ is a folder.
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -71,7 +71,9 @@ class Put:
             **self._named(facts, place),
         }
         answer = await self._request(place.method, place.path, fields, size=facts.size)
-        if answer.status not in {200, 201, 204}:
+        # That is the answer to a repeat when the first one has begun an upload which has bytes by now.
+        found = answer.status == 409 and "location" in answer.headers and "upload-offset" in answer.headers
+        if answer.status not in {200, 201, 204} and not found:
             raise refusal(answer)
         if facts.size == 0:
             session = Session(place.path.partition("?")[0], 0, 0, extra={"name": facts.name, "plain": True})
@@ -81,10 +83,9 @@ class Put:
             raise BadAnswer("the server said that uploads can be resumed, and did not begin one", status=answer.status)
         path = own_path(self._target, place.path, location)
         session = Session(path, facts.size, 0, extra={"name": facts.name})
-        offset = _number(answer.headers.get("upload-offset", "")) or 0
-        if offset >= facts.size:
+        if found or facts.repeated:
             return session, await self.ask(session)
-        return session, _told(offset, None)
+        return session, Received(())
 
     async def ask(self, session: Session, *, wait: float = 0.0) -> Received:
         """On this server its status, which disturbs no transfer; on others HEAD, which ends one."""
@@ -95,8 +96,13 @@ class Put:
         if own is not None:
             told = await status(self._exchanges, self._target, session.id, own, session.size, wait=wait)
         if told is not None:
-            finished = told.result is not None or told.ranges != ((0, session.size),)
-            return told if finished else await self._finish(session)
+            if told.result is None:
+                return await self._finish(session) if told.ranges == ((0, session.size),) else told
+            slot = self._target.slot
+            if slot is None:
+                return told
+            # That the server tells another path of the same file is no news for those who got this one.
+            return replace(told, result=replace(told.result, url=self._target.origin + slot.partition("?")[0]))
         answer = await self._request("HEAD", session.id, {})
         if answer.status not in {200, 204}:
             raise refusal(answer)

@@ -85,11 +85,10 @@ class Tus:
             answer = await self._create(facts, str(facts.size), facts.size, facts.key)
             path = self._location(answer)
             session = Session(path, facts.size, self._chunk_size, _expiry(answer), {"name": facts.name})
-            # There is an offset in the answer when the creation was repeated.
-            offset = _number(answer.headers.get("upload-offset", "")) or 0
-            if offset >= facts.size:
+            # A repeat may have found an upload that has bytes, and an empty file is complete by now.
+            if facts.repeated or not facts.size:
                 return session, await self.ask(session)
-            return session, _sequential(offset, None)
+            return session, Received(())
         length = math.ceil(facts.size / parts)
         sizes = [min(length, facts.size - start) for start in range(0, facts.size, length)]
         answers = [
@@ -100,13 +99,8 @@ class Tus:
         expiries = [expiry for expiry in map(_expiry, answers) if expiry is not None]
         extra = {"parts": paths, "name": facts.name, "type": facts.media_type, "key": facts.key}
         session = Session(paths[0], facts.size, length, min(expiries, default=None), extra)
-        self._parts = [
-            min(_number(answer.headers.get("upload-offset", "")) or 0, size)
-            for answer, size in zip(answers, sizes, strict=True)
-        ]
-        if self._whole(session):
-            return session, await self.ask(session)
-        return session, self._told(session, None)
+        self._parts = [0] * len(paths)
+        return session, await self.ask(session) if facts.repeated else Received(())
 
     async def ask(self, session: Session, *, wait: float = 0.0) -> Received:
         """HEAD, of each part. On this server `wait` is a long poll, on another a pause before the HEAD."""

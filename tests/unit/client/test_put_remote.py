@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.fixtures.content import content
 from tests.server import signatures
-from tests.unit.client.upload_worlds import KEY, PutServer, answer, drive
+from tests.unit.client.upload_worlds import KEY, PutServer, Stored, answer, drive
 
 from hmac_file_server.client.errors import BadAnswer, Refused, SessionGone, UploadFailed
 from hmac_file_server.client.protocol import Answer, Facts, Received, Result, Session
@@ -225,12 +226,23 @@ def test_a_resource_elsewhere_is_not_followed() -> None:
         upload(failing(reply, method="PUT"))
 
 
-def test_a_creation_that_was_repeated_tells_its_offset() -> None:
+@pytest.mark.parametrize("offset", [0, 10])
+def test_a_creation_that_was_repeated_finds_what_the_first_one_brought(offset: int) -> None:
+    """Servers that heed Idempotency-Key answer 409 when the upload has bytes: an empty body is not where it ends."""
     server = PutServer()
-    reply = answer(201, None, location="/resources/x", upload_complete="?0", upload_offset="10")
+    server.uploads["/resources/x"] = Stored(len(DATA), DATA[:offset])
+    told = {"location": "/resources/x", "upload_complete": "?0", "upload_offset": str(offset)}
+    reply = answer(409 if offset else 201, None, **told)
     server.special = lambda request: reply if request.method == "PUT" else None
-    _, told = asyncio.run(Put(server, SLOT).begin(FACTS))
-    assert told == Received(((0, 10),))
+    session, found = asyncio.run(Put(server, SLOT).begin(replace(FACTS, repeated=True)))
+    assert session.id == "/resources/x"
+    assert found == Received(((0, offset),) if offset else ())
+
+
+def test_a_path_that_is_taken_is_refused() -> None:
+    with pytest.raises(Refused) as refusal:
+        upload(failing(answer(409, {"code": "exists", "detail": "taken"}), method="PUT"))
+    assert refusal.value.code == "exists"
 
 
 @pytest.mark.parametrize("status", [408, 409, 429, 500, 503])
@@ -267,7 +279,7 @@ def test_a_head_that_does_not_help(head: Answer, kind: type[Exception]) -> None:
         ({"received": [[0, 2]], "total_size": 5, "completed": False}, Received(((0, 2),))),
         (
             {"received": [[0, 5]], "total_size": 5, "completed": True, "url": "/x", "filename": "x"},
-            Received(((0, 5),), Result("http://h:1080/x", 5, "x", None, SESSION.removeprefix("/tus/"))),
+            Received(((0, 5),), Result("http://h:1080/u/d4e5/photo.jpg", 5, "x", None, SESSION.removeprefix("/tus/"))),
         ),
     ],
 )

@@ -8,7 +8,7 @@ import io
 import itertools
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from hmac_file_server.client.errors import ConnectionLost, UploadFailed
 from hmac_file_server.client.protocol import Answer, Facts, Piece, Received, Remote, Request, Result, Session
@@ -212,16 +212,18 @@ async def drive(
     name: str = "a file.bin",
     media_type: str | None = None,
     session: Session | None = None,
+    key: str = KEY,
 ) -> Result:
     """Upload by a protocol, one piece after the other, as the engine does. Gives up at what is not retriable."""
-    facts = Facts(name, len(data), media_type, KEY)
+    facts = Facts(name, len(data), media_type, key)
     source = Source(io.BytesIO(data))
     known: Received | None = None
     try:
         for _ in range(1000):
             try:
                 if session is None:
-                    session, known = await remote.begin(facts)
+                    asked, facts = facts, replace(facts, repeated=True)
+                    session, known = await remote.begin(asked)
                 elif known is None:
                     known = await remote.ask(session)
                 if known.result is not None:
