@@ -1,5 +1,6 @@
 // One upload by uploader.js in Node: node driver.mjs JOB.json, whose members are those of `Job` in uploading.py.
 // Every event is a line of JSON on the standard output, and so is the end. Words on the standard input are orders.
+import { createHmac } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { createInterface } from 'node:readline';
 import { pathToFileURL } from 'node:url';
@@ -13,6 +14,15 @@ const told = (error) => ({
 });
 
 const options = { ...job.options, ...(job.store ? { store: new FileStore(job.store) } : {}) };
+if (job.secret) {
+  // A strong X-Signature, of docs/authentication.md.
+  options.headers = ({ method, path, filename, size }) => {
+    const expires = String(Math.floor(Date.now() / 1000) + 60);
+    const text = ['hmac-file-server X-Signature 2', method, path, filename, size, expires].join('\0');
+    const signature = createHmac('sha256', job.secret).update(text).digest('hex');
+    return { 'X-Signature': signature, 'X-Signature-Expires': expires };
+  };
+}
 const abortion = new AbortController();
 if (job.abortable) options.signal = abortion.signal;
 const uploader = new NetworkResilientUploader(await NetworkResilientUploader.fromPath(job.path), job.endpoint, options);

@@ -112,9 +112,11 @@ class NodeUploader:
         remember: bool = False,
         endpoint: str = "/upload/chunked",
         abortable: bool = False,
-        node_options: Mapping[str, str] | None = None,
+        strict: bool = False,
+        surroundings: Mapping[str, str] | None = None,
+        within: Callable[[list[str]], list[str]] = list,
     ) -> Run:
-        """Begin to upload a file to the server at a URL."""
+        """Begin to upload a file to the server at a URL; `within` makes the command one for another network."""
         self.folder.mkdir(exist_ok=True)
         number = next(self.numbers)
         job = self.folder / f"job-{number}.json"
@@ -125,17 +127,18 @@ class NodeUploader:
             "options": {"signature": signature(endpoint), "retryDelay": {"base": 20, "max": 200}, **(options or {})},
             "abortable": abortable,
             **({"store": str(self.store)} if remember else {}),
+            **({"secret": SECRET} if strict else {}),
         }
         job.write_text(json.dumps(content), encoding="utf-8")
         output = self.folder / f"upload-{number}.log"
         stream = output.open("w", encoding="utf-8")
         process = subprocess.Popen(
-            ["setpriv", "--pdeathsig", "TERM", node(), str(HERE / "driver.mjs"), str(job)],
+            within(["setpriv", "--pdeathsig", "TERM", node(), str(HERE / "driver.mjs"), str(job)]),
             stdin=subprocess.PIPE,
             stdout=stream,
             stderr=subprocess.STDOUT,
             text=True,
-            env={**environment(), **(node_options or {})},
+            env={**environment(), **(surroundings or {})},
         )
         run = Run(process, output)
         self.started.append((run, stream))

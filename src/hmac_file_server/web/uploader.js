@@ -120,6 +120,8 @@ const MIB = 1024 * KIB;
 const CHUNK_MIN = 256 * KIB;
 const CHUNKS_MAX = 100_000;
 const ANSWER_MAX = 4 * MIB;
+/** Bytes that are read and written at once, in Node. */
+const PART_MAX = 512 * KIB;
 /** Requests with bodies at once to one server in a browser, which has six connections: one is left for questions. */
 const BODIES_MAX = 5;
 /** Least bytes per second that make another parallel chunk worth it. */
@@ -601,6 +603,8 @@ class NodeTransport {
   #make;
   #agent;
   #below;
+  /** Buffers that no body uses. @type {Array<[Uint8Array, Uint8Array]>} */
+  #spare = [];
 
   /**
    * @param {Request} request
@@ -686,7 +690,8 @@ class NodeTransport {
    */
   async #write(request, source, start, stop, onSent, over) {
     let length = 64 * KIB;
-    const read = reader(source);
+    const buffers = this.#spare.pop() ?? [new Uint8Array(PART_MAX), new Uint8Array(PART_MAX)];
+    const read = reader(source, buffers);
     /** @type {(error: UploadError) => void} */
     let failed = () => {};
     // Not every write is called back when its connection ends.
@@ -712,9 +717,11 @@ class NodeTransport {
       onSent(place - start);
       // Small enough to tell of progress on slow networks, large enough to cost nothing on fast ones.
       const took = now() - begun;
-      if (took < 20 && length < MIB) length *= 2;
+      if (took < 20 && length < PART_MAX) length *= 2;
       else if (took > 200 && length > 16 * KIB) length /= 2;
     }
+    // Of a body that fails, somebody may still have them in use.
+    this.#spare.push(buffers);
     if (!request.destroyed) request.end();
   }
 
@@ -726,9 +733,10 @@ class NodeTransport {
 /**
  * A function that reads parts of a source one after the other; what it gave is good until it is called twice more.
  * @param {Source | Blob} source
+ * @param {[Uint8Array, Uint8Array]} buffers of `PART_MAX` bytes, for sources that read into them
  * @returns {(start: number, stop: number) => Promise<Uint8Array>}
  */
-function reader(source) {
+function reader(source, buffers) {
   if (isBlob(source) || source.readInto === undefined) {
     return async (start, stop) => {
       try {
@@ -739,16 +747,13 @@ function reader(source) {
       }
     };
   }
-  /** @type {Uint8Array[]} */
-  const buffers = [];
+  const { readInto } = source;
   let turn = 0;
   return async (start, stop) => {
     turn = 1 - turn;
-    let buffer = buffers[turn];
-    if (buffer === undefined || buffer.length < stop - start) buffer = buffers[turn] = new Uint8Array(stop - start);
+    const buffer = /** @type {Uint8Array} */ (buffers[turn]).subarray(0, stop - start);
     try {
-      const count = await /** @type {NonNullable<Source['readInto']>} */ (source.readInto)(start, buffer.subarray(0, stop - start));
-      return buffer.subarray(0, count);
+      return buffer.subarray(0, await readInto(start, buffer));
     } catch (error) {
       throw unreadable(error);
     }
