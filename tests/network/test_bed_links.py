@@ -8,6 +8,7 @@ import os
 import select
 import signal
 import socket
+import statistics
 import struct
 import termios
 import time
@@ -17,7 +18,7 @@ import pytest
 from tests.fixtures.child import wait_until
 from tests.fixtures.content import content
 from tests.fixtures.links import LINKS, Bed, Counters, LinkName, Quality, bed
-from tests.fixtures.namespaces import execute
+from tests.fixtures.namespaces import Namespace, execute
 
 PORT = 900
 PATIENCE = 20.0
@@ -164,10 +165,10 @@ class TestQuality:
             for _ in range(count):
                 far.recv(2000)
                 arrivals.append(time.monotonic())
-            took = arrivals[-1] - arrivals[0]
-            ideal = (count - 1) * 1500 * 8 / rate
-        # Tolerance: a tenth. (The first may be seen late, so "never faster" would be wrong by as much.)
-        assert took == pytest.approx(ideal, rel=0.1)
+        # The median time that half of them take: what is seen late on a busy machine does not count. Tolerance: a tenth.
+        half = count // 2
+        took = statistics.median(later - earlier for earlier, later in zip(arrivals, arrivals[half:], strict=False))
+        assert took == pytest.approx(half * 1500 * 8 / rate, rel=0.1)
 
     def test_a_stream_gets_the_rate(self, made: Bed) -> None:
         data = content(3 * MIB, "rate")
@@ -179,8 +180,8 @@ class TestQuality:
         assert marks[-1][1] == len(data)
         bits = len(data) * 1500 / 1448 * 8
         took = marks[-1][0] - marks[0][0]
-        # No faster than the rate (but for one tick of the notes), and slow start costs a few round trips.
-        assert bits / 20e6 - 0.03 < took < bits / 20e6 * 1.25
+        # No faster than the rate (but for one tick of the notes). Slow start costs a few round trips, a busy machine more.
+        assert bits / 20e6 - 0.03 < took < bits / 20e6 * 1.5
         health = made.health()
         print(f"processor time of the router at 20 Mbit/s: {health['processor'] / health['seconds']:.0%}")
 
@@ -242,8 +243,8 @@ class TestQuality:
             began = time.monotonic()
             for _ in range(3):
                 far.recv(2000)
-            # 100 ms each.
-            assert time.monotonic() - began == pytest.approx(0.3, rel=0.1)
+            # 100 ms each. Tolerance: a fifth, as the first one may have been seen late.
+            assert time.monotonic() - began == pytest.approx(0.3, rel=0.2)
             made.quality("wifi", rate=20e6, delay=0.0)
             began = time.monotonic()
             near.send(b"fast")
@@ -463,6 +464,15 @@ class TestTheBedItself:
         assert not any(name in execute("ip", "netns", "list") for name in names)
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)
+
+    def test_a_router_that_may_not_take_frames_skips_the_test(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        with monkeypatch.context() as patched:
+            # Packet sockets need CAP_NET_RAW.
+            command = Namespace.command
+            weaker = ["setpriv", "--bounding-set", "-net_raw", "--inh-caps", "-net_raw"]
+            patched.setattr(Namespace, "command", lambda self, args: [*command(self, args)[:3], *weaker, *args])
+            with pytest.raises(pytest.skip.Exception, match="not permitted"), bed():
+                pass
 
     def test_a_router_that_died_is_told_of(self, made: Bed) -> None:
         relay = made._relay
