@@ -153,6 +153,7 @@ RestartSec=2s
 TimeoutStopSec=45s
 UMask=0077
 LimitNOFILE=65536
+LimitCORE=0
 
 ReadWritePaths={site.storage_path}
 ProtectSystem=strict

@@ -137,6 +137,7 @@ def test_the_unit_is_hardened(tmp_path: Path) -> None:
     text = unit.read_text()
     for line in (
         "NoNewPrivileges=true",
+        "LimitCORE=0",
         "ProtectSystem=strict",
         "ReadWritePaths=/var/lib/hmac-file-server",
         "PrivateTmp=true",
