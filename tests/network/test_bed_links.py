@@ -18,7 +18,7 @@ import pytest
 from tests.fixtures.child import wait_until
 from tests.fixtures.content import content
 from tests.fixtures.links import LINKS, Bed, Counters, LinkName, Quality, bed
-from tests.fixtures.namespaces import Namespace, execute
+from tests.fixtures.namespaces import Namespace, execute, why_not
 
 PORT = 900
 PATIENCE = 20.0
@@ -466,6 +466,8 @@ class TestTheBedItself:
             os.kill(pid, 0)
 
     def test_a_router_that_may_not_take_frames_skips_the_test(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        if reason := why_not():
+            pytest.skip(reason)
         with monkeypatch.context() as patched:
             # Packet sockets need CAP_NET_RAW.
             command = Namespace.command
