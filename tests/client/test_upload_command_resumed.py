@@ -157,7 +157,7 @@ def test_a_run_outlives_the_server_and_its_connections(
     assert done.err == ""
     assert fetched(server, done.event("done")["url"]) == DATA
     # What the kernel of the killed server had is lost with it.
-    assert passed(relay, NEVER) <= len(DATA)
+    assert passed(relay, NEVER) <= len(DATA) + SLACK
 
 
 def test_a_file_that_was_changed_is_uploaded_anew(
