@@ -144,7 +144,8 @@ def ensure(storage_path: Path) -> tuple[Secret, bool]:
         return _usable(path), False
     except FileNotFoundError:
         pass
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    storage_path.mkdir(mode=0o750, parents=True, exist_ok=True)
+    path.parent.mkdir(mode=0o700, exist_ok=True)
     # Written whole under another name and linked, so that nobody ever reads half a secret.
     draft = path.with_name(f"secret.{os.getpid()}.{os.urandom(4).hex()}")
     write_private(draft, fresh().reveal() + b"\n")

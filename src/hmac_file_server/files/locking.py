@@ -44,8 +44,10 @@ def lock(root: Path, *, shared: bool = False) -> StoreLock:
     `shared`: for one of several servers that tell each other what they do; none of the other kind may run then.
     """
     try:
+        # The names in it are half of every link: not for everybody on the machine.
+        root.mkdir(mode=0o750, parents=True, exist_ok=True)
         private = root / PRIVATE
-        private.mkdir(mode=0o700, parents=True, exist_ok=True)
+        private.mkdir(mode=0o700, exist_ok=True)
         fd = os.open(private / "lock", _FLAGS, 0o600)
     except OSError as error:
         raise storage_error(error) from error

@@ -87,6 +87,7 @@ def test_ensure_makes_a_private_secret_once(tmp_path: Path) -> None:
     assert secret == again
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+    assert stat.S_IMODE(storage.stat().st_mode) & ~0o750 == 0
     assert os.listdir(path.parent) == ["secret"]
     assert path.parent == storage / ".hmac-file-server"
 

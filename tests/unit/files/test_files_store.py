@@ -557,6 +557,13 @@ class TestOpeningAndClosing:
             held.release()
             lock(root).release()
 
+    def test_a_folder_that_is_made_for_a_store_is_not_for_everybody(self, tmp_path: Path) -> None:
+        """The names in it are half of every link."""
+        place = tmp_path / "new" / "store"
+        lock(place).release()
+        assert stat.S_IMODE(place.stat().st_mode) & ~0o750 == 0
+        assert stat.S_IMODE((place / PRIVATE).stat().st_mode) == 0o700
+
     def test_switching_from_relaxed_to_full_syncs_everything_once(self, root: Path) -> None:
         with opened(root, durability="relaxed") as store:
             put(store, "f", b"x")
