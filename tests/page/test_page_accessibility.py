@@ -86,9 +86,7 @@ def test_states_without_an_upload(
     data = {"items": [], "files": [str(write(tmp_path, "a.txt", b"a"))], "dragOperationsMask": 1}
     for kind in ("dragEnter", "dragOver"):
         session.send("Input.dispatchDragEvent", {"type": kind, "x": 9, "y": 9, "data": data})
-    expect(page.page.locator("#curtain")).to_be_visible()
-    assert too_wide(page.page) <= 0
-    session.send("Input.dispatchDragEvent", {"type": "dragCancel", "x": 9, "y": 9, "data": data})
+    # It goes by itself after a moment, since the mouse does not move.
     expect(page.page.locator("#curtain")).to_be_hidden()
     page.choose(write(tmp_path, "b.bin", content(MIB, f"waiting {scheme}")))
     assert relay.held.wait(20)
@@ -113,16 +111,16 @@ def test_a_failure(shared_server: FileServer, open_page: OpenPage, tmp_path: Pat
         check(page, "failed")
 
 
-@pytest.mark.parametrize("width", [320, 768, 1280])
-def test_nothing_is_wider_than_the_screen(
-    shared_server: FileServer, open_page: OpenPage, tmp_path: Path, width: int
-) -> None:
-    page = open_page(link(shared_server.url), size=(width, 700))
+def test_nothing_is_wider_than_the_screen(shared_server: FileServer, open_page: OpenPage, tmp_path: Path) -> None:
+    page = open_page(link(shared_server.url))
     page.choose(write(tmp_path / ("folder" * 8), LONG, b""))
     page.finished(1)
-    assert too_wide(page.page) <= 0
-    page.row(LONG).button("QR code").click()
-    assert too_wide(page.page) <= 0
+    for width in (320, 768, 1280):
+        page.page.set_viewport_size({"width": width, "height": 700})
+        assert too_wide(page.page) <= 0
+        page.row(LONG).button("QR code").click()
+        assert too_wide(page.page) <= 0
+        page.page.keyboard.press("Escape")
 
 
 def test_the_checks_find_something(chromium: Browser) -> None:

@@ -720,7 +720,9 @@ class Job {
       void this.keep();
       this.page.changed();
     } catch {
-      // No network: what was noted will do.
+      // No network: what was acknowledged is certain.
+      if (this.phase === phase) this.sent = note.acknowledged;
+      this.page.changed();
     }
   }
 }
