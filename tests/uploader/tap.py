@@ -13,7 +13,7 @@ import socket
 import struct
 import threading
 from asyncio import StreamReader, StreamWriter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -47,7 +47,7 @@ LOSE = b"lose"
 Intervention = Callable[[Exchange], "bytes | None"]
 
 
-def answer(status: int, body: dict[str, object] | None = None, fields: str = "") -> bytes:
+def answer(status: int, body: Mapping[str, object] | None = None, fields: str = "") -> bytes:
     """A whole answer in HTTP/1.1, of a problem unless `body` says otherwise."""
     content = json.dumps(body or {}).encode()
     head = f"HTTP/1.1 {status} Scripted\r\nContent-Type: application/json\r\nContent-Length: {len(content)}\r\n{fields}"

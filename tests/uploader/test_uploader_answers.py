@@ -85,7 +85,9 @@ def test_chunk_that_is_put_off(
     run = uploader.start(path, tap.url)
     assert stored(shared_server, run.result()) == path.read_bytes()
     assert [each["error"]["code"] for each in run.events("retry")] == [code]
-    assert [each.method for each in tap.exchanges] == ["POST", "PUT", "GET", "PUT"], "the status was not asked for first"
+    assert [each.method for each in tap.exchanges] == ["POST", "PUT", "GET", "PUT"], (
+        "the status was not asked for first"
+    )
 
 
 @pytest.mark.parametrize(("status", "code"), [(400, "bad_digest"), (403, "bad_signature"), (413, "http_413")])

@@ -18,7 +18,13 @@ from tests.uploader.uploading import HERE, MIB, MODULE, signature
 def run(*command: str, cwd: Path = HERE) -> subprocess.CompletedProcess[str]:
     search = f"{Path(node()).parent}:/usr/bin:/bin"
     return subprocess.run(
-        command, capture_output=True, text=True, cwd=cwd, env={**environment(), "PATH": search}, check=False, timeout=100
+        command,
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env={**environment(), "PATH": search},
+        check=False,
+        timeout=100,
     )
 
 
@@ -96,7 +102,9 @@ def test_guide_s_loop_with_this_class(server: FileServer, start_tap: StartTap, t
     """The guide's `upload()`, line by line, on this class: startSession, then uploadChunk for each chunk."""
     path = tmp_path / "guide.bin"
     path.write_bytes(content(12 * MIB + 5, "guide"))
-    printed_loop = printed.CLASS[printed.CLASS.index("async upload() {") : printed.CLASS.index("async startSession() {")]
+    printed_loop = printed.CLASS[
+        printed.CLASS.index("async upload() {") : printed.CLASS.index("async startSession() {")
+    ]
     body = printed_loop.strip().removeprefix("async upload() {").removesuffix("}")
     script = tmp_path / "guide.mjs"
     script.write_text(

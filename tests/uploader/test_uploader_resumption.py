@@ -17,17 +17,17 @@ def sessions_begun(exchanges: list[object]) -> int:
 
 
 def test_second_process_goes_on_where_the_first_was_killed(
-    server: FileServer, uploader: NodeUploader, start_tap: StartTap, make_file: MakeFile
+    shared_server: FileServer, uploader: NodeUploader, start_tap: StartTap, make_file: MakeFile
 ) -> None:
     path = make_file(12 * MIB)
-    tap = start_tap(server, hold_after=5 * MIB + 100_000)
+    tap = start_tap(shared_server, hold_after=5 * MIB + 100_000)
     first = uploader.start(path, tap.url, remember=True)
     assert tap.held.wait(30)
     first.kill()
     tap.release()
     second = uploader.start(path, tap.url, remember=True)
     result = second.result()
-    assert stored(server, result) == path.read_bytes()
+    assert stored(shared_server, result) == path.read_bytes()
     (start,) = second.events("start")
     assert start["resumed"] is True
     assert start["acknowledged"] > 0
@@ -38,11 +38,11 @@ def test_second_process_goes_on_where_the_first_was_killed(
 
 
 def test_killed_before_the_session_is_known(
-    server: FileServer, uploader: NodeUploader, start_tap: StartTap, make_file: MakeFile
+    shared_server: FileServer, uploader: NodeUploader, start_tap: StartTap, make_file: MakeFile
 ) -> None:
     """The answer to the creation never came; the key is remembered, and so there is no second session."""
     path = make_file(2 * MIB)
-    tap = start_tap(server)
+    tap = start_tap(shared_server)
     tap.go_dark()
     first = uploader.start(path, tap.url, remember=True)
     wait_until(lambda: uploader.store.is_dir() and any(uploader.store.glob("*.json")), "the key is remembered")
@@ -50,16 +50,18 @@ def test_killed_before_the_session_is_known(
     tap.light_up()
     remembered = json.loads(next(uploader.store.glob("*.json")).read_text(encoding="utf-8"))
     assert remembered["sessionId"] is None
-    assert stored(server, uploader.start(path, tap.url, remember=True).result()) == path.read_bytes()
+    assert stored(shared_server, uploader.start(path, tap.url, remember=True).result()) == path.read_bytes()
     (creation,) = [each for each in tap.exchanges if each.method == "POST"]
     assert creation.headers["idempotency-key"] == remembered["key"]
 
 
 def test_nothing_secret_is_remembered(
-    server: FileServer, uploader: NodeUploader, start_tap: StartTap, make_file: MakeFile
+    shared_server: FileServer, uploader: NodeUploader, start_tap: StartTap, make_file: MakeFile
 ) -> None:
-    tap = start_tap(server, hold_after=MIB)
-    run = uploader.start(make_file(4 * MIB), tap.url, {"ticket": "the-ticket", "signature": "the-signature"}, remember=True)
+    tap = start_tap(shared_server, hold_after=MIB)
+    run = uploader.start(
+        make_file(4 * MIB), tap.url, {"ticket": "the-ticket", "signature": "the-signature"}, remember=True
+    )
     failure = run.failure()
     assert failure["code"] == "multiple_credentials"
     run = uploader.start(make_file(4 * MIB), tap.url, remember=True)
@@ -74,10 +76,10 @@ def test_nothing_secret_is_remembered(
 
 
 def test_file_that_was_changed_between_runs_is_begun_anew(
-    server: FileServer, uploader: NodeUploader, start_tap: StartTap, make_file: MakeFile
+    shared_server: FileServer, uploader: NodeUploader, start_tap: StartTap, make_file: MakeFile
 ) -> None:
     path = make_file(4 * MIB)
-    tap = start_tap(server, hold_after=2 * MIB)
+    tap = start_tap(shared_server, hold_after=2 * MIB)
     first = uploader.start(path, tap.url, remember=True)
     assert tap.held.wait(30)
     first.kill()
@@ -86,7 +88,7 @@ def test_file_that_was_changed_between_runs_is_begun_anew(
     content[0] ^= 1
     path.write_bytes(content)
     second = uploader.start(path, tap.url, remember=True)
-    assert stored(server, second.result()) == bytes(content)
+    assert stored(shared_server, second.result()) == bytes(content)
     (start,) = second.events("start")
     assert start["resumed"] is False
     assert sessions_begun([*tap.exchanges]) == 2
@@ -111,28 +113,28 @@ def test_file_that_changes_while_it_is_sent_is_a_final_error(
 
 
 def test_session_that_has_gone_meanwhile_is_begun_anew(
-    server: FileServer, uploader: NodeUploader, start_tap: StartTap, make_file: MakeFile
+    shared_server: FileServer, uploader: NodeUploader, start_tap: StartTap, make_file: MakeFile
 ) -> None:
     path = make_file(4 * MIB)
-    tap = start_tap(server, hold_after=2 * MIB)
+    tap = start_tap(shared_server, hold_after=2 * MIB)
     first = uploader.start(path, tap.url, remember=True)
     first.wait_for_event("start")
     session = first.events("start")[0]["sessionId"]
     assert tap.held.wait(30)
     first.kill()
     tap.release()
-    assert server.request("DELETE", "/upload/chunked", headers={"X-Upload-Session-ID": session}).status == 204
+    assert shared_server.request("DELETE", "/upload/chunked", headers={"X-Upload-Session-ID": session}).status == 204
     second = uploader.start(path, tap.url, remember=True)
     result = second.result()
-    assert stored(server, result) == path.read_bytes()
+    assert stored(shared_server, result) == path.read_bytes()
     assert result["sessionId"] != session
 
 
 def test_memory_of_a_session_ends_with_it(
-    server: FileServer, uploader: NodeUploader, start_tap: StartTap, make_file: MakeFile
+    shared_server: FileServer, uploader: NodeUploader, start_tap: StartTap, make_file: MakeFile
 ) -> None:
     path = make_file(4 * MIB)
-    tap = start_tap(server, hold_after=2 * MIB)
+    tap = start_tap(shared_server, hold_after=2 * MIB)
     first = uploader.start(path, tap.url, remember=True)
     assert tap.held.wait(30)
     first.kill()
@@ -143,7 +145,7 @@ def test_memory_of_a_session_ends_with_it(
     file.write_text(json.dumps({**remembered, "expiresAt": 1}))
     second = uploader.start(path, tap.url, remember=True)
     result = second.result()
-    assert stored(server, result) == path.read_bytes()
+    assert stored(shared_server, result) == path.read_bytes()
     assert result["sessionId"] != remembered["sessionId"]
     statuses = [each.target for each in tap.exchanges if each.method == "GET"]
     assert not any(remembered["sessionId"] in each for each in statuses), "asked about what has expired"
@@ -151,10 +153,10 @@ def test_memory_of_a_session_ends_with_it(
 
 @pytest.mark.parametrize("word", ["abort", "signal"])
 def test_aborted_upload_can_be_gone_on_with(
-    server: FileServer, uploader: NodeUploader, start_tap: StartTap, make_file: MakeFile, word: str
+    shared_server: FileServer, uploader: NodeUploader, start_tap: StartTap, make_file: MakeFile, word: str
 ) -> None:
     path = make_file(4 * MIB)
-    tap = start_tap(server, hold_after=2 * MIB)
+    tap = start_tap(shared_server, hold_after=2 * MIB)
     first = uploader.start(path, tap.url, remember=True, abortable=True)
     assert tap.held.wait(30)
     first.order(word)
@@ -163,15 +165,15 @@ def test_aborted_upload_can_be_gone_on_with(
     assert not first.events("error")
     tap.release()
     second = uploader.start(path, tap.url, remember=True)
-    assert stored(server, second.result()) == path.read_bytes()
+    assert stored(shared_server, second.result()) == path.read_bytes()
     assert second.events("start")[0]["resumed"] is True
 
 
 def test_discarded_upload_is_gone(
-    server: FileServer, uploader: NodeUploader, start_tap: StartTap, make_file: MakeFile
+    shared_server: FileServer, uploader: NodeUploader, start_tap: StartTap, make_file: MakeFile
 ) -> None:
     path = make_file(4 * MIB)
-    tap = start_tap(server, hold_after=2 * MIB)
+    tap = start_tap(shared_server, hold_after=2 * MIB)
     run = uploader.start(path, tap.url, remember=True)
     run.wait_for_event("start")
     session = run.events("start")[0]["sessionId"]
@@ -179,15 +181,15 @@ def test_discarded_upload_is_gone(
     run.order("discard")
     run.wait_for(lambda line: "discarded" in line, "the session is discarded")
     assert run.failure()["code"] == "aborted"
-    assert server.request("GET", f"/upload/status?session_id={session}").status == 404
+    assert shared_server.request("GET", f"/upload/status?session_id={session}").status == 404
     assert not list(uploader.store.iterdir())
 
 
 def test_pause_sends_nothing(
-    server: FileServer, uploader: NodeUploader, start_tap: StartTap, make_file: MakeFile
+    shared_server: FileServer, uploader: NodeUploader, start_tap: StartTap, make_file: MakeFile
 ) -> None:
     path = make_file(8 * MIB)
-    tap = start_tap(server, hold_after=2 * MIB)
+    tap = start_tap(shared_server, hold_after=2 * MIB)
     run = uploader.start(path, tap.url)
     assert tap.held.wait(30)
     run.order("pause")
@@ -200,27 +202,27 @@ def test_pause_sends_nothing(
     run.order("pause")
     run.wait_for(lambda _: len(run.events("pause")) == 2, "paused again")
     run.order("resume")
-    assert stored(server, run.result()) == path.read_bytes()
+    assert stored(shared_server, run.result()) == path.read_bytes()
     assert not tap.known_sent_again
     assert len(tap.exchanges) > requests
     assert not run.events("retry")
 
 
-def test_empty_file_and_short_ones(server: FileServer, uploader: NodeUploader, make_file: MakeFile) -> None:
+def test_empty_file_and_short_ones(shared_server: FileServer, uploader: NodeUploader, make_file: MakeFile) -> None:
     for size in (0, 1, 65_537):
         path = make_file(size)
-        result = uploader.start(path, server.url).result()
+        result = uploader.start(path, shared_server.url).result()
         assert (result["size"], result["filename"]) == (size, path.name)
-        assert stored(server, result) == path.read_bytes()
+        assert stored(shared_server, result) == path.read_bytes()
 
 
 def test_chunks_in_parallel_and_out_of_order(
-    server: FileServer, uploader: NodeUploader, start_tap: StartTap, make_file: MakeFile
+    shared_server: FileServer, uploader: NodeUploader, start_tap: StartTap, make_file: MakeFile
 ) -> None:
     path = make_file(24 * MIB)
-    tap = start_tap(server)
+    tap = start_tap(shared_server)
     run = uploader.start(path, tap.url, {"parallel": 6, "chunkSize": 700_001})
-    assert stored(server, run.result()) == path.read_bytes()
+    assert stored(shared_server, run.result()) == path.read_bytes()
     assert tap.sent_twice() == 0
     numbers = [each["number"] for each in run.events("chunk")]
     assert sorted(numbers) == list(range(36))
@@ -229,21 +231,21 @@ def test_chunks_in_parallel_and_out_of_order(
 
 
 def test_digest_of_every_body(
-    server: FileServer, uploader: NodeUploader, start_tap: StartTap, make_file: MakeFile
+    shared_server: FileServer, uploader: NodeUploader, start_tap: StartTap, make_file: MakeFile
 ) -> None:
     path = make_file(2 * MIB)
-    tap = start_tap(server)
+    tap = start_tap(shared_server)
     result = uploader.start(path, tap.url, {"digest": "sha-256"}).result()
-    assert stored(server, result) == path.read_bytes()
+    assert stored(shared_server, result) == path.read_bytes()
     assert all(each.headers["content-digest"].startswith("sha-256=:") for each in tap.chunks())
     assert max(each.length for each in tap.chunks()) <= 256 * 1024
 
 
-def test_memory_stays_bounded(server: FileServer, uploader: NodeUploader, make_file: MakeFile) -> None:
-    small = uploader.start(make_file(1), server.url)
+def test_memory_stays_bounded(shared_server: FileServer, uploader: NodeUploader, make_file: MakeFile) -> None:
+    small = uploader.start(make_file(1), shared_server.url)
     small.result()
     path = make_file(128 * MIB)
-    large = uploader.start(path, server.url)
+    large = uploader.start(path, shared_server.url)
     large.result()
     assert large.memory() - small.memory() < 32 * MIB
 

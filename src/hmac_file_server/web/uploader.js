@@ -133,6 +133,7 @@ const LOOK_EVERY = 100;
 const LOOK_OFTEN = 10;
 const WATCHDOG_MIN = 5000;
 const BOUND_MAX = 60_000;
+/** Milliseconds after which a question is asked again when the network has changed. */
 const QUIET = 300;
 const PROGRESS_EVERY = 100;
 const PUBLICATION_WAIT = 20;
@@ -1289,6 +1290,7 @@ export class NetworkResilientUploader extends EventTarget {
   /** @type {ReturnType<typeof setInterval> | undefined} */
   #ticker;
   #probing = false;
+  #examining = false;
   #meter = new RateMeter(4000);
   #told = 0;
   /** @type {ReturnType<typeof setTimeout> | undefined} */
@@ -1851,29 +1853,41 @@ export class NetworkResilientUploader extends EventTarget {
     const lost = (/** @type {string} */ address) =>
       addresses !== null && address !== '' && !isLoopback(address) && !addresses.has(plain(address));
     const reason = new UploadError('network', 'The network has changed.', { retriable: true });
-    const quiet = Math.max(QUIET, 2 * this.#answerTime);
-    for (const put of [...this.#puts.values()]) {
-      if (!put.started) continue;
-      if (lost(put.address) || (up && now() - put.moved > quiet)) put.controller.abort(reason);
-      else if (up) setTimeout(() => this.#stillMoves(put, now() - quiet, reason), quiet);
+    for (const put of this.#puts.values()) {
+      if (lost(put.address)) put.controller.abort(reason);
     }
-    for (const question of [...this.#questions]) {
-      if (lost(question.address) || (up && now() - question.since > quiet)) question.controller.abort(reason);
+    const patience = Math.max(QUIET, 2 * this.#answerTime);
+    for (const question of this.#questions) {
+      if (lost(question.address) || (up && now() - question.since > patience)) question.controller.abort(reason);
     }
-    if (up) {
-      this.#news = true;
-      this.#waits = 0;
-      this.#wake();
-    }
+    if (!up) return;
+    this.#news = true;
+    this.#waits = 0;
+    this.#wake();
+    void this.#examine(reason);
   }
 
   /**
-   * @param {Put} put
-   * @param {number} since
+   * Drop bodies that a change of the network has left behind: those of which nothing has moved between two looks.
    * @param {UploadError} reason
    */
-  #stillMoves(put, since, reason) {
-    if (this.#puts.get(put.piece.number) === put && put.moved < since + QUIET / 2) put.controller.abort(reason);
+  async #examine(reason) {
+    if (this.#examining || !this.#flowing || this.#puts.size === 0) return;
+    this.#examining = true;
+    try {
+      await this.#ask({ fresh: true });
+      const seen = [...this.#puts.values()].map((put) => ({ put, sent: put.sent, acked: put.acked }));
+      await this.#sleep(Math.max(100, this.#answerTime), false);
+      await this.#ask();
+      for (const { put, sent, acked } of seen) {
+        const mine = this.#puts.get(put.piece.number) === put;
+        if (mine && put.started && put.sent === sent && put.acked === acked) put.controller.abort(reason);
+      }
+    } catch {
+      // Without a word of the server the watchdog decides.
+    } finally {
+      this.#examining = false;
+    }
   }
 
   // ---- the watchdog
