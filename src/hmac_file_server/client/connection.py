@@ -14,7 +14,7 @@ from typing import Final
 
 import httptools
 
-from hmac_file_server.client import sockets
+from hmac_file_server.client import multipath, sockets
 from hmac_file_server.client.errors import BadAnswer, ConnectionLost, SourceChanged, UploadFailed
 from hmac_file_server.client.protocol import Answer
 from hmac_file_server.client.source import READ, Portion
@@ -168,6 +168,11 @@ class Connection:
         if self._tls is not None:
             await self._handshake(self._tls)
         self._loop.add_reader(self._fd, self._on_readable)
+
+    @property
+    def multipath(self) -> bool:
+        """Whether it speaks Multipath TCP, and so may lose its address without being lost."""
+        return not self.closed and multipath.paths(self._sock) > 0
 
     @property
     def usable(self) -> bool:

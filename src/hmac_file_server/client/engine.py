@@ -2,11 +2,13 @@
 
     worker ── takes a piece ── sends it over a connection ── learns what the server has ── takes the next one
        │ failure
-       └─ gives it back ── pause (shared backoff) ── ask the server ── takes a piece
+       └─ gives it back as unknown ── pause (shared backoff) ── takes another one
+                  └─ inquirer ── asks the server ── what is missing can be taken
 
-The rules: nothing is sent of a chunk after a failure before the server was asked what it has; a transfer that does not
-move any more is ended only after that question was answered over another connection; whatever an answer tells is true
-and stays true. All workers share one backoff and one question at a time.
+The rules: nothing is sent of a chunk after a failure before the server was asked what it has of it (meanwhile others of
+which nothing was sent yet are); a transfer that does not move any more is ended only after that question was answered
+over another connection; whatever an answer tells is true and stays true. All share one backoff and one question at a
+time.
 """
 
 import asyncio
@@ -39,6 +41,8 @@ from hmac_file_server.client.watchdog import Watchdog
 _FINISH_WAIT: Final = 10.0
 _DISK_FULL_PAUSE: Final = 5.0
 _STATE_AGE: Final = 600.0
+# Bytes from which the other connections are opened while the session is being made.
+_WORTH_MORE: Final = 1024 * 1024
 # Of TLS records and of what lies between the kernel and the server's account of it.
 _SLACK: Final = 128 * 1024
 # The server and this client disagree about the chunks themselves.
@@ -120,7 +124,7 @@ class Engine:
         self._changed = asyncio.Event()
         self._woken = asyncio.Event()
         self._asking: asyncio.Task[None] | None = None
-        self._asks = self._answered = self._needed = 0
+        self._asks = self._answered = 0
         self._chunk_size: int | None = None
         self._pausing = 0
         self._best = 0
@@ -190,7 +194,6 @@ class Engine:
                 if replanned:
                     raise other.__cause__ or other from None
                 replanned = True
-                self._needed = self._asks + 1
                 await self._learn(session)
                 session = replace(session, chunk_size=self._chunk_size or session.chunk_size)
                 told = Received(self._plan.received, self._result)
@@ -217,6 +220,9 @@ class Engine:
 
     async def _begin(self) -> tuple[Session, Received]:
         self._result = None
+
+        if self._source.size > _WORTH_MORE:
+            self._http.prepare(self._terms.parallel - 1)
 
         async def attempt() -> tuple[Session, Received]:
             # Before it is sent: whoever crashes in between repeats the same creation.
@@ -263,17 +269,18 @@ class Engine:
 
     async def _send_all(self, session: Session, told: Received) -> Result:
         self._plan = Plan(session.size, session.chunk_size, told.ranges)
-        self._needed = self._answered
         while True:
             many = self._terms.parallel if self._remote.parallel else 1
             workers = {asyncio.create_task(self._work(session)) for _ in range(min(many, max(1, self._plan.chunks)))}
+            inquirer = asyncio.create_task(self._inquire(session))
             try:
                 while workers and self._result is None:
-                    done, workers = await asyncio.wait(workers, return_when=asyncio.FIRST_COMPLETED)
-                    for worker in done:
-                        worker.result()
+                    done, _ = await asyncio.wait({*workers, inquirer}, return_when=asyncio.FIRST_COMPLETED)
+                    workers -= done
+                    for task in done:
+                        task.result()
             finally:
-                await _ended(workers)
+                await _ended({*workers, inquirer})
             if self._result is not None:
                 return self._result
             # Every byte is there, and the answer that said so was lost, or is still being made.
@@ -286,7 +293,7 @@ class Engine:
 
     async def _work(self, session: Session) -> None:
         while self._result is None:
-            if self._answered < self._needed:
+            if self._plan.unknown and not self._remote.parallel:
                 await self._learn(session)
                 continue
             if self._backoff.remaining(self._now()):
@@ -294,17 +301,18 @@ class Engine:
                 continue
             piece = self._plan.take()
             if piece is None:
-                if not self._plan.under_way:
+                if not self._plan.under_way and not self._plan.unknown:
                     return
                 self._changed.clear()
                 await self._changed.wait()
                 continue
             began = self._now()
+            portion = Portion(self._source, piece.start, piece.length)
             try:
-                told = await self._carry(session, piece)
+                told = await self._carry(session, piece, portion)
             except UploadFailed as failure:
-                self._plan.give_back(piece)
-                self._needed = self._asks + 1
+                # Of what never had a connection nothing can have arrived.
+                self._plan.give_back(piece, unknown=self._asks + 1 if portion.written else None)
                 self._changed.set()
                 await self._recover(session, piece, failure, began)
             except BaseException:
@@ -314,14 +322,21 @@ class Engine:
                 self._plan.give_back(piece)
                 self._learned(told)
 
-    async def _carry(self, session: Session, piece: Piece) -> Received:
+    async def _inquire(self, session: Session) -> None:
+        """Ask whenever there is something to ask."""
+        while True:
+            if self._plan.unknown:
+                await self._learn(session)
+            else:
+                self._changed.clear()
+                await self._changed.wait()
+
+    async def _carry(self, session: Session, piece: Piece, portion: Portion) -> Received:
         self._source.check()
-        transfer = _Transfer(
-            piece, Portion(self._source, piece.start, piece.length), Watchdog(self._terms.stall_timeout, self._now())
-        )
+        transfer = _Transfer(piece, portion, Watchdog(self._terms.stall_timeout, self._now()))
         self._transfers.add(transfer)
         try:
-            told = await self._remote.send(session, piece, transfer.portion)
+            told = await self._remote.send(session, piece, portion)
         except ConnectionLost:
             if not transfer.settled:
                 raise
@@ -385,6 +400,8 @@ class Engine:
 
         number, told = await self._persist(attempt)
         self._answered = number
+        self._plan.learn(told.ranges)
+        self._plan.answered(number)
         self._learned(told)
 
     # ---- failures

@@ -8,7 +8,7 @@ from typing import Final
 
 from hmac_file_server.client import sockets
 from hmac_file_server.client.connection import Connection
-from hmac_file_server.client.errors import ConnectionLost
+from hmac_file_server.client.errors import BadAnswer, ConnectionLost
 from hmac_file_server.client.protocol import Answer, Request
 from hmac_file_server.client.source import Portion
 from hmac_file_server.client.target import Target
@@ -48,6 +48,7 @@ class Http:
         self._active: dict[Connection, Portion | None] = {}
         self._addresses: list[sockets.Address] = []
         self._connecting: set[asyncio.Task[Connection]] = set()
+        self._spares: set[asyncio.Task[None]] = set()
         self.carriers: dict[Portion, Connection] = {}
         self._generation = 0
         self.opened = 0
@@ -122,17 +123,42 @@ class Http:
 
         Connections from addresses that have vanished are dead. If something else is reachable now, idle connections,
         requests without a body and attempts to connect may be on the wrong way: to begin them again costs less than to
-        find out. Bodies that are under way stay.
+        find out. Bodies that are under way stay; so do connections over Multipath TCP, which have or will get other
+        paths. Should they not, their silence ends them.
         """
         why = ConnectionLost("the network changed", code="network_changed")
         if reachable:
             self._generation += 1
-            self.drop_idle()
+            doubtful = [connection for connection in self._idle if not connection.multipath]
+            self._idle = [connection for connection in self._idle if connection not in doubtful]
+            for connection in doubtful:
+                connection.close()
             for attempt in tuple(self._connecting):
                 attempt.cancel()
         for connection, body in tuple(self._active.items()):
+            if connection.multipath:
+                continue
             if connection.local in vanished or (reachable and body is None):
                 connection.abort(why)
+
+    def prepare(self, count: int) -> None:
+        """Open so many connections beside what goes on, to be used soon. One that fails is not missed."""
+        for _ in range(count):
+            task = asyncio.create_task(self._spare())
+            self._spares.add(task)
+            task.add_done_callback(self._spares.discard)
+
+    async def _spare(self) -> None:
+        generation = self._generation
+        try:
+            connection = await self._open()
+        except (ConnectionLost, BadAnswer):
+            return
+        if generation != self._generation:
+            connection.close()
+            return
+        connection.idle_since = asyncio.get_running_loop().time()
+        self._idle.append(connection)
 
     def drop_idle(self) -> None:
         """Trust no connection that is not in use."""
@@ -140,8 +166,17 @@ class Http:
         for connection in idle:
             connection.close()
 
-    def close(self) -> None:
+    async def aclose(self) -> None:
         """End everything; what was written goes on its way."""
+        spares = set(self._spares)
+        for spare in spares:
+            spare.cancel()
+        if spares:
+            await asyncio.wait(spares)
+        self.close()
+
+    def close(self) -> None:
+        """The same where nothing was prepared."""
         self.drop_idle()
         for connection in tuple(self._active):
             connection.close()

@@ -37,6 +37,7 @@ class Plan:
         self.chunk_size = chunk_size or max(size, 1)
         self.received: Ranges = merged(received)
         self._taken: set[int] = set()
+        self._unknown: dict[int, int] = {}
         self._returned: list[int] = []
         self._next = 0
 
@@ -67,6 +68,7 @@ class Plan:
     def correct(self, ranges: Ranges) -> None:
         """The server has these bytes and no others. Only while nothing is under way."""
         self.received = merged(ranges)
+        self._unknown.clear()
         self._returned.clear()
         self._next = 0
 
@@ -88,17 +90,34 @@ class Plan:
                 return piece
         return None
 
-    def give_back(self, piece: Piece) -> None:
-        """The piece is under way no more. What the server lacks of its chunk is taken next."""
+    @property
+    def unknown(self) -> int:
+        """Of how many chunks nobody knows what arrived."""
+        return len(self._unknown)
+
+    def give_back(self, piece: Piece, *, unknown: int | None = None) -> None:
+        """The piece is under way no more. What the server lacks of its chunk is taken next.
+
+        With `unknown` some of it may have arrived: it is not taken before question number `unknown` is answered.
+        """
         self._taken.discard(piece.chunk)
-        heappush(self._returned, piece.chunk)
+        if unknown is None:
+            heappush(self._returned, piece.chunk)
+        else:
+            self._unknown[piece.chunk] = unknown
+
+    def answered(self, question: int) -> None:
+        """Questions up to this number are answered, and `learn` was told what they say."""
+        for chunk in [chunk for chunk, needed in self._unknown.items() if needed <= question]:
+            del self._unknown[chunk]
+            heappush(self._returned, chunk)
 
     def missing(self, piece: Piece) -> int:
         """The first byte of the piece that the server lacks, the piece's end if it has them all."""
         return min(first_missing(self.received, piece.start), piece.stop)
 
     def _piece(self, chunk: int) -> Piece | None:
-        if chunk in self._taken:
+        if chunk in self._taken or chunk in self._unknown:
             return None
         start = chunk * self.chunk_size
         stop = min(start + self.chunk_size, self.size)

@@ -16,6 +16,7 @@ import sys
 from itertools import zip_longest
 from typing import Final
 
+from hmac_file_server.client import multipath
 from hmac_file_server.client.errors import ConnectionLost
 
 UNSENT: Final = 128 * 1024
@@ -109,7 +110,7 @@ async def _writable(sock: socket.socket) -> None:
 
 def _socket(family: socket.AddressFamily, *, mptcp: bool) -> socket.socket:
     """A socket for Multipath TCP (RFC 8684), which falls back by itself where the peer lacks it, or for TCP."""
-    if mptcp and sys.platform == "linux":
+    if mptcp and multipath.possible():
         with contextlib.suppress(OSError):
             return socket.socket(family, socket.SOCK_STREAM, _IPPROTO_MPTCP)
     return socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)

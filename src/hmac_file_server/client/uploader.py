@@ -96,7 +96,7 @@ class AsyncUploader:
         stall_timeout    without a byte acknowledged before the server is asked, over a new connection
         connect_timeout  for one attempt to connect, TLS included
         answer_timeout   for the answer to a request without a body
-        mptcp            Multipath TCP, where this system and the server have it
+        mptcp            Multipath TCP, where this system could open a second path and the server speaks it
         ssl_context      for https; None: what the system trusts
         retry_delay      least and greatest bound of the delay before another attempt, which is drawn from [0, bound)
         draw             numbers in [0, 1)
@@ -210,7 +210,7 @@ class AsyncUploader:
         finally:
             if self._engine is not None:
                 self._last, self._engine = self._engine.session, None
-            http.close()
+            await http.aclose()
             if own is not None:
                 own.stop()
             if held is not None:
@@ -225,7 +225,7 @@ class AsyncUploader:
                 await remote.discard(found)
             return found is not None
         finally:
-            http.close()
+            await http.aclose()
 
     def _hold(self, source: Source, name: str) -> HeldEntry | None:
         state, status = self._options.state, source.status
