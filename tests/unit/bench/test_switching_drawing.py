@@ -10,7 +10,7 @@ import pytest
 from bench.switching import plot
 from bench.switching.plot import Line, Scale, draw, thinned, ticks
 from bench.switching.scenario import Scenario
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -100,6 +100,7 @@ def test_ticks_are_round(most: float, wanted: int, found: list[int]) -> None:
     assert ticks(most, wanted) == found
 
 
+@settings(deadline=None)
 @given(st.floats(0.5, 1e5), st.integers(2, 12))
 def test_ticks_are_about_as_many_as_wanted(most: float, wanted: int) -> None:
     found = ticks(most, wanted)
@@ -108,6 +109,7 @@ def test_ticks_are_about_as_many_as_wanted(most: float, wanted: int) -> None:
     assert len(found) <= wanted + 1
 
 
+@settings(deadline=None)
 @given(steps, st.floats(0.1, 3))
 def test_thinning_moves_no_point_further_than_the_slack(points: list[tuple[float, float]], slack: float) -> None:
     kept = thinned(points, slack)

@@ -13,7 +13,7 @@ from bench.switching.journey import GRAIN, members, sparse
 from bench.switching.outcome import DONE, GAVE_UP, NEVER, Outcome, Outcomes, Twice, parse, render, twice
 from bench.switching.road import NOTICEABLE, Traffic, netstat, stall
 from bench.switching.scenario import Scenario
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 KIB = 1024
@@ -52,6 +52,7 @@ def test_what_was_sent_twice() -> None:
     assert twice(GOOD, SCENARIO.size) == Twice(50 * KIB, 37 * KIB, 10 * KIB, 3 * KIB)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 2**24), st.integers(0, 2**24), st.integers(0, 2**24), st.integers(1, 20))
 def test_the_parts_are_the_whole(lost: int, repeated: int, more: int, switches: int) -> None:
     fresh = SCENARIO.size + more
@@ -77,6 +78,7 @@ def test_stalls() -> None:
     assert stall([], 1.0, 4.0) == pytest.approx(3.0)
 
 
+@settings(deadline=None)
 @given(marks)
 def test_a_stall_is_somewhere_between_began_and_ended(progress: list[tuple[float, int]]) -> None:
     ended = (progress[-1][0] if progress else 0.0) + 1
@@ -86,6 +88,7 @@ def test_a_stall_is_somewhere_between_began_and_ended(progress: list[tuple[float
     assert found >= max(later - when for when, later in itertools.pairwise(times)) - 1e-9
 
 
+@settings(deadline=None)
 @given(marks)
 def test_a_sparse_drawing_still_shows_every_pause(progress: list[tuple[float, int]]) -> None:
     kept = sparse(progress)

@@ -10,7 +10,7 @@ import pytest
 from bench.switching import scenario
 from bench.switching.journey import Event, events
 from bench.switching.scenario import Scenario
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 scenarios = st.builds(
@@ -98,6 +98,7 @@ def test_outages_are_added_when_they_are_met(work: float, seconds: float) -> Non
     assert Scenario().after(work) == pytest.approx(seconds)
 
 
+@settings(deadline=None)
 @given(scenarios, st.floats(0, 1000))
 def test_the_ideal_is_the_work_and_the_outages_in_it(one: Scenario, work: float) -> None:
     took = one.after(work)
@@ -109,12 +110,14 @@ def test_the_ideal_is_the_work_and_the_outages_in_it(one: Scenario, work: float)
         assert round(outages) == one.switches_within(took)
 
 
+@settings(deadline=None)
 @given(scenarios, st.floats(0, 1000), st.floats(0, 1000))
 def test_more_work_never_takes_less_time(one: Scenario, some: float, more: float) -> None:
     assert one.after(some) <= one.after(some + more) + 1e-9
     assert one.after(some) >= some
 
 
+@settings(deadline=None)
 @given(scenarios, st.floats(0.001, 1000))
 def test_switches_are_counted_as_they_happen(one: Scenario, duration: float) -> None:
     number = one.switches_within(duration)
@@ -130,6 +133,7 @@ def test_outages_that_never_end(every: float, outage: float) -> None:
         Scenario(every=every, outage=outage)
 
 
+@settings(deadline=None)
 @given(scenarios, scenarios)
 def test_a_key_is_of_one_scenario(one: Scenario, other: Scenario) -> None:
     assert one.key == dataclasses.replace(one).key
