@@ -136,6 +136,8 @@ const BOUND_MAX = 60_000;
 /** Milliseconds after which a question is asked again when the network has changed. */
 const QUIET = 300;
 const PROGRESS_EVERY = 100;
+/** Milliseconds for which the key of a session is remembered whose answer never came. */
+const UNANSWERED_AGE = 24 * 3600 * 1000;
 const PUBLICATION_WAIT = 20;
 
 /** @returns {number} milliseconds of a clock that nobody sets */
@@ -1520,6 +1522,8 @@ export class NetworkResilientUploader extends EventTarget {
       : JSON.stringify([
           url.origin + url.pathname, this.#name(), file.size, file.lastModified ?? 0, this.#type(),
           'webkitRelativePath' in file ? file.webkitRelativePath : '', 'id' in file ? file.id : '',
+          // Whose link it is decides where the file goes.
+          hashed(this.options.ticket ?? ''),
         ]);
     const unlock = await locked(this.#fingerprint);
     if (unlock === null) {
@@ -1527,6 +1531,7 @@ export class NetworkResilientUploader extends EventTarget {
       this.#store = null;
       return null;
     }
+    await this.#sweep();
     const entry = await this.#store.get(this.#fingerprint).catch(() => null);
     if (entry === null) return unlock;
     if (entry.size !== file.size || (entry.expiresAt !== null && entry.expiresAt <= Date.now())) {
@@ -1539,6 +1544,14 @@ export class NetworkResilientUploader extends EventTarget {
     this.#created = entry.created;
     this.#resumed = entry.sessionId !== null;
     return unlock;
+  }
+
+  /** Forget what nobody can go on with any more: files that were changed, say, are found under another name. */
+  async #sweep() {
+    const time = Date.now();
+    for (const [name, entry] of (await this.#store?.list().catch(() => [])) ?? []) {
+      if ((entry.expiresAt ?? entry.created + UNANSWERED_AGE) < time) await this.#store?.delete(name).catch(() => {});
+    }
   }
 
   async #save() {
@@ -2355,6 +2368,16 @@ function withRetry(error) {
 function randomKey() {
   const bytes = crypto.getRandomValues(new Uint8Array(16));
   return Array.from(bytes, (byte) => byte.toString(16).padStart(2, '0')).join('');
+}
+
+/**
+ * 32 bits of a text, by FNV-1a: they tell texts apart and give none away.
+ * @param {string} text
+ */
+function hashed(text) {
+  let hash = 0x811c9dc5;
+  for (let index = 0; index < text.length; index += 1) hash = Math.imul(hash ^ text.charCodeAt(index), 0x01000193);
+  return text === '' ? '' : (hash >>> 0).toString(16);
 }
 
 /** @param {string} address */
