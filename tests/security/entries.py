@@ -216,6 +216,7 @@ ENTRIES: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
         "a verb that does not ask whose upload it is; errors that tell ids",
         (
             _IDENTIFIERS + "test_s_25_another_s_id_is_as_good_as_none",
+            _CONTENT + "test_s_25_an_old_id_ends_nobody_else_s_file",
             "tests/server/test_chunked_permissions.py::test_strict_signatures",
             "tests/server/test_tus.py::test_strict_signatures",
         ),

@@ -241,3 +241,23 @@ def test_s_45_one_owner_s_deletion_is_invisible_to_another(quick: FileServer) ->
         return answer.status, sorted(answer.headers), sorted(json.loads(answer.body))
 
     assert shape(first) == shape(new)
+
+
+def test_s_25_an_old_id_ends_nobody_else_s_file(quick: FileServer) -> None:
+    """Who uploaded a file, which was deleted, has no more right to what others put into its place since."""
+    tus = {"Tus-Resumable": "1.0.0"}
+    length = {"Upload-Length": "9", "Content-Length": "0"}
+    permission = bearer(ticket(path="place/of/many", ops=["put", "create"]))
+    stream = {**tus, "Content-Type": "application/offset+octet-stream"}
+    whole = quick.request("POST", "/tus/", b"the first", {**stream, **permission, "Upload-Length": "9"})
+    assert whole.status == 201
+    first = urljoin("/tus/", whole.headers["location"])
+    deletion = bearer(ticket(prefix="place", ops=["delete"]))
+    assert quick.request("DELETE", "/upload/place/of/many", None, deletion).status == 204
+    begun = quick.request("POST", "/tus/", None, {**tus, **permission, **length})
+    second = urljoin("/tus/", begun.headers["location"])
+    assert quick.request("PATCH", second, b"the other", {**stream, "Upload-Offset": "0"}).status == 204
+    for old in (first, second):
+        assert quick.request("GET", "/upload/place/of/many").body == b"the other"
+        assert quick.request("DELETE", old, None, tus).status == 204
+    assert quick.request("GET", "/upload/place/of/many").status == 404, "its own file it does end"

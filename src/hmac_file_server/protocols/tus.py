@@ -855,6 +855,7 @@ def _remove(app: "Application", exchange: Exchange, progress: Progress) -> None:
     """Remove a finished upload and the file that it made; a file that was there before stays."""
     path = app.stored_path(progress.path)
     begun = int(progress.id.partition("_")[0])
+    made = None if progress.receipt is None else progress.receipt.etag
 
     def forgotten(result: Progress | Failure) -> None:
         if isinstance(result, Progress) or (isinstance(result, UploadRefused) and result.code == "upload_not_found"):
@@ -865,7 +866,8 @@ def _remove(app: "Application", exchange: Exchange, progress: Progress) -> None:
     def remove() -> None:
         try:
             entry = app.store.head(path)
-            if entry is not None and entry.created >= begun:
+            # Another may have put a file there since this one's was deleted.
+            if entry is not None and entry.etag == made and entry.created >= begun:
                 app.store.delete(path, "termination")
         except StorageError as error:
             exchange.respond_soon(failure(exchange, error))
