@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
-from playwright.sync_api import expect
+from playwright.sync_api import Browser, Route, expect
 from tests.fixtures.server import FileServer
 from tests.page.driver import OpenPage, UploadPage, link, write
 
@@ -132,3 +132,26 @@ def test_a_result_opens_in_a_window_of_its_own(shared_server: FileServer, open_p
         page.page.get_by_role("link", name="two.txt").click()
     expect(opened.value.locator("body")).to_contain_text("two")
     expect(page.page).to_have_url(re.compile("/$"))
+
+
+def test_behind_a_proxy_that_takes_a_prefix_off(shared_server: FileServer, chromium: Browser, tmp_path: Path) -> None:
+    def pass_on(route: Route) -> None:
+        route.fulfill(response=route.fetch(url=route.request.url.replace("/offered/here/", "/")))
+
+    context = chromium.new_context()
+    try:
+        page = UploadPage(context.new_page(), context)
+        page.page.add_init_script("delete window.showOpenFilePicker")
+        page.page.route("**/offered/here/**", pass_on)
+        page.page.goto(link(shared_server.url + "/offered/here"))
+        page.choose(write(tmp_path, "empty.txt", b""))
+        page.finished(1)
+        url = page.row("empty.txt").url
+        assert url.startswith(f"{shared_server.url}/offered/here/")
+        path = urlsplit(url).path.removeprefix("/offered/here")
+        assert shared_server.request("GET", path).status == 200
+        page.row("empty.txt").button("QR code").click()
+        image = page.page.get_by_role("img", name="QR code of the link to empty.txt")
+        assert image.evaluate("async (image) => { await image.decode(); return image.naturalWidth; }") > 0
+    finally:
+        context.close()

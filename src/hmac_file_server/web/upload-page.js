@@ -446,6 +446,16 @@ const endpoint = new URL('upload/chunked', document.baseURI);
 endpoint.hash = '';
 const store = new IndexedDBStore();
 
+/**
+ * Where a file is for the world. The server tells its own path; the page is at the server's root, wherever a proxy
+ * offers that.
+ * @param {string} url as the server, or uploader.js, tells it
+ */
+function addressOf(url) {
+  const { pathname, search } = new URL(url, endpoint);
+  return new URL(`.${pathname}${search}`, new URL('.', document.baseURI)).href;
+}
+
 /** One file on its way. */
 class Job {
   /**
@@ -614,7 +624,7 @@ class Job {
     this.phase = 'done';
     this.rate = 0;
     this.note.acknowledged = this.size;
-    this.note.url = new URL(url, endpoint).href;
+    this.note.url = addressOf(url);
     this.note.handle = null;
     void this.keep();
     this.page.finished(this);
@@ -705,7 +715,7 @@ class Job {
       if (answer.ok) {
         note.acknowledged = this.sent = Number(status.uploaded_bytes) || 0;
         if (status.completed === true && typeof status.url === 'string' && this.uploader === null) {
-          note.url = new URL(status.url, endpoint).href;
+          note.url = addressOf(status.url);
           note.handle = null;
           this.phase = 'done';
           void store.delete(this.fingerprint);
