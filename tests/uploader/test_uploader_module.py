@@ -126,3 +126,67 @@ def test_guide_s_loop_with_this_class(server: FileServer, start_tap: StartTap, t
     assert tap.sent_twice() == 0
     (name,) = server.files()
     assert (server.storage / name).read_bytes() == path.read_bytes()
+
+
+def test_documented_example_for_node(server: FileServer, tmp_path: Path) -> None:
+    """The second example of docs/uploader.md, with the names of this test; twice, for the result is the same."""
+    text = (MODULE.parents[3] / "docs" / "uploader.md").read_text(encoding="utf-8")
+    example = text.split("```js\n")[1].split("```")[0]
+    path = tmp_path / "large_file.zip"
+    path.write_bytes(content(3 * MIB, "example"))
+    for name, here in {
+        "'hmac-file-server-uploader'": f"'{MODULE.as_uri()}'",
+        "'large_file.zip'": f"'{path}'",
+        "https://files.example.org": server.url,
+        "/var/lib/backup/uploads": str(tmp_path / "sessions"),
+        "  signature,": f"  signature: '{signature()}',",
+    }.items():
+        assert name in example
+        example = example.replace(name, here)
+    script = tmp_path / "example.mjs"
+    script.write_text(example, encoding="utf-8")
+    done = run(node(), str(script))
+    assert done.returncode == 0, done.stderr
+    (name,) = server.files()
+    assert done.stdout.strip().endswith("/large_file.zip")
+    assert (server.storage / name).read_bytes() == path.read_bytes()
+
+
+def test_where_there_is_only_fetch(server: FileServer, start_tap: StartTap, tmp_path: Path) -> None:
+    """As in a service worker: neither Node nor XMLHttpRequest, and a Blob."""
+    body = content(7 * MIB + 3, "fetched")
+    path = tmp_path / "fetched.bin"
+    path.write_bytes(body)
+    tap = start_tap(server, hold_after=3 * MIB)
+    script = tmp_path / "worker.mjs"
+    script.write_text(
+        f"""
+        import {{ readFileSync }} from 'node:fs';
+        const file = new File([readFileSync('{path}')], 'fetched.bin');
+        const say = console.log;
+        globalThis.process = undefined;
+        const {{ NetworkResilientUploader }} = await import('{MODULE.as_uri()}');
+        const options = {{ signature: '{signature()}', retryDelay: {{ base: 20 }} }};
+        const uploader = new NetworkResilientUploader(file, '{tap.url}/upload/chunked', options);
+        uploader.addEventListener('retry', ({{ detail }}) => say('retry', detail.error.code));
+        say((await uploader.upload()).url);
+        """,
+        encoding="utf-8",
+    )
+    child = subprocess.Popen(
+        [node(), str(script)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment()
+    )
+    try:
+        assert tap.held.wait(30)
+        tap.reset_clients()
+        printed_lines, _ = child.communicate(timeout=60)
+    finally:
+        child.kill()
+        child.wait()
+    assert child.returncode == 0, printed_lines
+    retry, url = printed_lines.split("\n")[:2]
+    assert retry == "retry network"
+    assert url.endswith("/fetched.bin")
+    (name,) = server.files()
+    assert (server.storage / name).read_bytes() == body
+    assert not tap.known_sent_again
