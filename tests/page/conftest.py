@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser
+from playwright.sync_api import Browser, expect
 from tests.fixtures.chromium import running_chromium
 from tests.fixtures.relay import Relay
 from tests.fixtures.server import FileServer
-from tests.page.driver import OpenPage, StartRelay, Visits
+from tests.page.driver import MILLISECONDS, OpenPage, StartRelay, Visits
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -24,6 +24,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def chromium() -> Iterator[Browser]:
+    expect.set_options(timeout=MILLISECONDS)
     with running_chromium() as browser:
         yield browser
 

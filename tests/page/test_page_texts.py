@@ -32,7 +32,8 @@ def run(code: str) -> Any:
         timeout=30,
     )
     assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    # Numbers are held together with their units.
+    return json.loads(done.stdout.replace("\u00a0", " "))
 
 
 @pytest.fixture(scope="module")
@@ -157,6 +158,13 @@ def test_sizes() -> None:
     ]
     assert run("tell(new Texts(['en']).speed(2.5 * 2 ** 20))") == "2.5 MB/s"
     assert run("tell(new Texts(['en']).speed(300))") == "300 byte/s"
+
+
+def test_numbers_stay_with_their_units() -> None:
+    assert run("const t = new Texts(['en']); tell([t.size(2 ** 20), t.duration(9)].map((s) => s.indexOf(' ')))") == [
+        -1,
+        -1,
+    ]
 
 
 def test_shares_are_not_rounded_up() -> None:

@@ -175,6 +175,9 @@ const ENGLISH = {
 /** @type {Readonly<Record<string, TextTable>>} */
 export const LANGUAGES = { en: ENGLISH };
 
+/** A space at which no line ends: a number stays with its unit. */
+const NO_BREAK = '\u00a0';
+
 const SIZE_UNITS = ['byte', 'kilobyte', 'megabyte', 'gigabyte', 'terabyte'];
 
 /** Texts, numbers and times in one language. */
@@ -240,7 +243,7 @@ export class Texts {
       unit: `${SIZE_UNITS[unit]}${each}`,
       unitDisplay: unit === 0 && !each ? 'long' : 'short',
       maximumFractionDigits: unit === 0 || value >= 100 ? 0 : 1,
-    }).format(value);
+    }).format(value).replaceAll(' ', NO_BREAK);
   }
 
   /**
@@ -276,7 +279,7 @@ export class Texts {
       value = Math.round(value / 60);
       unit = 'hour';
     }
-    return new Intl.NumberFormat(this.locale, { style: 'unit', unit, unitDisplay: 'long' }).format(value);
+    return new Intl.NumberFormat(this.locale, { style: 'unit', unit, unitDisplay: 'long' }).format(value).replaceAll(' ', NO_BREAK);
   }
 
   /**
