@@ -119,29 +119,29 @@ def compact(header: bytes, payload: bytes) -> str:
     return f"{signed}.{part(hmac.new(SECRET.encode(), signed.encode(), hashlib.sha256).digest())}"
 
 
-@pytest.mark.parametrize(
-    "value",
-    [
-        compact(b'{"alg":"HS256","typ":"ticket+jwt"}', nested(2500)),
-        compact(b'{"alg":"HS256","typ":"ticket+jwt"}', nested(900, "{")),
-        compact(b'{"alg":"HS256","typ":"JWT"}', nested(2500)),
-        compact(b'{"alg":"HS256","typ":"ticket+jwt","x":' + b"[" * 300 + b"]" * 300 + b"}", b"{}"),
-        compact(b'{"alg":"HS256","typ":"ticket+jwt"}', b'{"exp":' + b"9" * 5000 + b"}"),
-        compact(b'{"alg":"HS256","typ":"ticket+jwt"}', b'{"exp":1e400,"prefix":""}'),
-        compact(b'{"alg":"HS256","typ":"ticket+jwt"}', b'{"aud":"hmac-file-server",' * 200),
-        compact(b'{"alg":"HS256","typ":"ticket+jwt"}', b'{"prefix":"\\ud800"}'),
-        compact(b'{"alg":"HS256","typ":"ticket+jwt"}', b'\xff\xfe{"prefix":""}'),
-        compact(b'{"alg":"HS256","typ":"ticket+jwt"}', b"[" * 6000),
-        compact(b'{"alg":"none","typ":"ticket+jwt"}', json.dumps({"prefix": "", "exp": in_future()}).encode()),
-        "A" * 8000,
-        "A" * 30_000,
-        ".".join("A" * 2000 for _ in range(3)),
-        "." * 8000,
-    ],
-    ids=lambda value: f"{len(value)}-{value[-6:]}",
+TOKENS = (
+    compact(b'{"alg":"HS256","typ":"ticket+jwt"}', nested(2500)),
+    compact(b'{"alg":"HS256","typ":"ticket+jwt"}', nested(900, "{")),
+    compact(b'{"alg":"HS256","typ":"JWT"}', nested(2500)),
+    compact(b'{"alg":"HS256","typ":"ticket+jwt","x":' + b"[" * 300 + b"]" * 300 + b"}", b"{}"),
+    compact(b'{"alg":"HS256","typ":"ticket+jwt"}', b'{"exp":' + b"9" * 5000 + b"}"),
+    compact(b'{"alg":"HS256","typ":"ticket+jwt"}', b'{"exp":1e400,"prefix":""}'),
+    compact(b'{"alg":"HS256","typ":"ticket+jwt"}', b'{"aud":"hmac-file-server",' * 200),
+    compact(b'{"alg":"HS256","typ":"ticket+jwt"}', b'{"prefix":"\\ud800"}'),
+    compact(b'{"alg":"HS256","typ":"ticket+jwt"}', b'\xff\xfe{"prefix":""}'),
+    compact(b'{"alg":"HS256","typ":"ticket+jwt"}', b"[" * 6000),
+    compact(b'{"alg":"none","typ":"ticket+jwt"}', json.dumps({"prefix": "", "exp": in_future()}).encode()),
+    "A" * 8000,
+    "A" * 30_000,
+    ".".join("A" * 2000 for _ in range(3)),
+    "." * 8000,
 )
-def test_s_57_signed_tokens_of_any_content(quick: FileServer, value: str) -> None:
+
+
+@pytest.mark.parametrize("number", range(len(TOKENS)))
+def test_s_57_signed_tokens_of_any_content(quick: FileServer, number: int) -> None:
     """The only JSON that is read is that of tokens: however deep and long, it is a refusal and nothing else."""
+    value = TOKENS[number]
     for headers, query in ((bearer(value), ""), ({}, f"?ticket={value}")):
         answer = quick.request("PUT", f"/upload/deep/file.bin{query}", BODY, headers)
         assert answer.status in {400, 401, 414, 431}, answer.body
