@@ -176,6 +176,11 @@ class Upload:
             assert found, self._error
             return found[0]
 
+    def call(self, function: Callable[[], None]) -> None:
+        """Call it on the upload's loop."""
+        assert self._loop is not None
+        self._loop.call_soon_threadsafe(function)
+
     def cancel(self) -> None:
         """Cancel it and await its end."""
         assert self._loop is not None

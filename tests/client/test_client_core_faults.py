@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import random
 import signal
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -21,9 +23,10 @@ from tests.client.client_core_run import (
     uploader,
 )
 from tests.fixtures.child import wait_until
-from tests.fixtures.server import FileServer, StartServer
+from tests.fixtures.server import FileServer, StartServer, running
 
 from hmac_file_server.client import ContentDiffers, SourceChanged, StateStore, UploadFailed
+from hmac_file_server.client.network import Change
 
 pytestmark = pytest.mark.server
 
@@ -31,9 +34,9 @@ SIZE = 3 * 1024 * 1024 + 12_345
 MIDDLE = SIZE // 2
 
 
-@pytest.fixture
-def small_chunks(start_server: StartServer) -> FileServer:
-    return start_server(SETTINGS)
+@pytest.fixture(scope="module")
+def small_chunks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FileServer]:
+    yield from running(tmp_path_factory.mktemp("small-chunks"), SETTINGS)
 
 
 @pytest.mark.parametrize("parallel", [1, 4])
@@ -323,3 +326,73 @@ def test_what_was_changed_unseen_between_two_runs_is_found_by_the_digest(
             again.result()
     assert failed.value.url.startswith("http://")
     assert list((tmp_path / "state").iterdir()) == []
+
+
+class Network:
+    """A network that changes when a test says so; see `protocol.NetworkShape`."""
+
+    online = True
+
+    def __init__(self) -> None:
+        self._listeners: list[Callable[[Change], None]] = []
+        self.subscribed = threading.Event()
+
+    def start(self) -> None:
+        """It always watches."""
+
+    def stop(self) -> None:
+        """It always watches."""
+
+    def subscribe(self, listener: Callable[[Change], None]) -> Callable[[], None]:
+        self._listeners.append(listener)
+        self.subscribed.set()
+        return lambda: self._listeners.remove(listener)
+
+    def change(self, upload: Upload, *, vanished: frozenset[str] = frozenset()) -> None:
+        def tell() -> None:
+            for listener in tuple(self._listeners):
+                listener(Change(reachable=True, vanished=vanished))
+
+        upload.call(tell)
+
+
+def test_a_new_network_ends_a_long_wait(small_chunks: FileServer, tmp_path: Path) -> None:
+    path, notes, network = file_of(tmp_path, SIZE, "hurry"), Notes(), Network()
+    with relay(small_chunks, MIDDLE) as between:
+        # Whoever waits out these delays is not done within the time of a test.
+        upload = started(
+            between.url, path, notes, network=network, retry_delay=(3600.0, 3600.0), draw=lambda: 0.5, patience=None
+        )
+        assert between.held.wait(30)
+        between.reset()
+        upload.wait_for(lambda moment: moment.state == "waiting")
+        network.change(upload)
+        result = upload.result()
+    assert_stored(small_chunks, result, path)
+    assert notes.twice == []
+
+
+def test_connections_whose_address_has_vanished_are_left_at_once(small_chunks: FileServer, tmp_path: Path) -> None:
+    path, notes, network = file_of(tmp_path, SIZE, "vanished"), Notes(), Network()
+    with relay(small_chunks, MIDDLE) as between:
+        # The watchdog would take an hour.
+        upload = started(between.url, path, notes, network=network, mptcp=False, stall_timeout=3600.0)
+        assert between.held.wait(30)
+        between.abandon()
+        network.change(upload, vanished=frozenset({"127.0.0.1"}))
+        result = upload.result()
+    assert_stored(small_chunks, result, path)
+    assert notes.twice == []
+
+
+def test_connections_that_live_after_a_change_are_kept(small_chunks: FileServer, tmp_path: Path) -> None:
+    path, notes, network = file_of(tmp_path, SIZE, "alive"), Notes(), Network()
+    with relay(small_chunks, MIDDLE) as between:
+        upload = started(between.url, path, notes, network=network, mptcp=False)
+        assert between.held.wait(30)
+        network.change(upload)
+        between.release()
+        result = upload.result()
+    assert_stored(small_chunks, result, path)
+    assert notes.twice == []
+    assert notes.sent == SIZE

@@ -124,6 +124,9 @@ class Uploading(RuleBasedStateMachine):
         self.plan = Plan(self.size, self.chunk_size)
         self.server: set[int] = set()
         self.under_way: dict[int, Piece] = {}
+        self.unknown: dict[int, int] = {}
+        self.asked = 0
+        self.answers: list[tuple[int, Ranges]] = []
 
     def ranges(self) -> Ranges:
         return merged([(byte, byte + 1) for byte in self.server])
@@ -134,9 +137,10 @@ class Uploading(RuleBasedStateMachine):
         piece = self.plan.take()
         missing = {byte // self.chunk_size for byte in range(self.size) if byte not in self.server}
         if piece is None:
-            assert missing <= set(self.under_way)
+            assert missing <= set(self.under_way) | set(self.unknown)
             return Piece(0, 0, -1, 0)
         assert piece.chunk not in self.under_way
+        assert piece.chunk not in self.unknown
         assert not bytes_of([(piece.start, piece.stop)]) & self.server
         self.under_way[piece.chunk] = piece
         return piece
@@ -148,22 +152,42 @@ class Uploading(RuleBasedStateMachine):
 
     @rule(piece=consumes(pieces), arrived=st.integers(0, 10))
     def fail(self, piece: Piece, arrived: int) -> None:
+        """Some of it arrived, and nobody knows how much before the next question is answered."""
         if piece.chunk >= 0:
-            self._end(piece, min(arrived, piece.length))
+            del self.under_way[piece.chunk]
+            self.server |= set(range(piece.start, piece.start + min(arrived, piece.length)))
+            self.plan.give_back(piece, unknown=self.asked + 1)
+            self.unknown[piece.chunk] = self.asked + 1
+
+    @rule()
+    def ask(self) -> None:
+        self.asked += 1
+        self.answers.append((self.asked, self.ranges()))
+
+    @rule()
+    @precondition(lambda self: self.answers)
+    def answer(self) -> None:
+        """The answer tells what was there when it was asked for."""
+        number, ranges = self.answers.pop(0)
+        self.plan.learn(ranges)
+        self.plan.answered(number)
+        self.unknown = {chunk: needed for chunk, needed in self.unknown.items() if needed > number}
 
     def _end(self, piece: Piece, arrived: int) -> None:
         del self.under_way[piece.chunk]
         self.server |= set(range(piece.start, piece.start + arrived))
         self.plan.give_back(piece)
-        # The engine asks before anybody takes anything.
-        self.plan.learn(self.ranges())
+        self.plan.learn(((piece.chunk_start, piece.start + arrived),))
         assert self.plan.missing(piece) == piece.start + arrived
 
     @invariant()
     def agrees(self) -> None:
-        assert bytes_of(self.plan.received) == self.server
+        assert bytes_of(self.plan.received) <= self.server
+        unknown = {byte // self.chunk_size for byte in self.server - bytes_of(self.plan.received)}
+        # What the plan does not know of lies in chunks that it takes to be unknown.
+        assert unknown <= set(self.unknown)
+        assert self.plan.unknown == len(self.unknown)
         assert self.plan.under_way == len(self.under_way)
-        assert self.plan.whole == (len(self.server) == self.size)
 
 
 TestUploading = Uploading.TestCase
