@@ -211,11 +211,6 @@ class Connection:
         """Seconds since the peer acknowledged anything; None where nobody tells."""
         return None if self.closed else sockets.silence(self._sock)
 
-    @property
-    def answering(self) -> bool:
-        """Whether some of the final answer has come."""
-        return self._reader is not None and self._reader.begun
-
     # ---- one exchange
 
     async def exchange(self, method: str, head: bytes, body: Portion | None, interim: Interim | None = None) -> Answer:

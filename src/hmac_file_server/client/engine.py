@@ -273,6 +273,7 @@ class Engine:
             many = self._terms.parallel if self._remote.parallel else 1
             workers = {asyncio.create_task(self._work(session)) for _ in range(min(many, max(1, self._plan.chunks)))}
             inquirer = asyncio.create_task(self._inquire(session))
+            everyone = {*workers, inquirer}
             try:
                 while workers and self._result is None:
                     done, _ = await asyncio.wait({*workers, inquirer}, return_when=asyncio.FIRST_COMPLETED)
@@ -280,7 +281,7 @@ class Engine:
                     for task in done:
                         task.result()
             finally:
-                await _ended({*workers, inquirer})
+                await _ended(everyone)
             if self._result is not None:
                 return self._result
             # Every byte is there, and the answer that said so was lost, or is still being made.
