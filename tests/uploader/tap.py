@@ -346,7 +346,9 @@ class Tap:
                 self.chunk_size = offset + exchange.length
             exchange.begin = number * self.chunk_size + offset
             span = (exchange.begin, exchange.begin + exchange.length)
-            if any(start < span[1] and stop > span[0] for start, stop in self._known):
+            again = sum(max(0, min(stop, span[1]) - max(start, span[0])) for start, stop in self._known)
+            # The server tells of the last byte of a chunk when the chunk is done, which may be on its way to the client.
+            if again > 1:
                 self.known_sent_again.append(exchange)
         self.exchanges.append(exchange)
         return exchange

@@ -1293,6 +1293,8 @@ export class NetworkResilientUploader extends EventTarget {
   #ticker;
   #probing = false;
   #examining = false;
+  /** Whether the network has changed since bodies were looked at. */
+  #examinable = false;
   #meter = new RateMeter(4000);
   #told = 0;
   /** @type {ReturnType<typeof setTimeout> | undefined} */
@@ -1695,6 +1697,9 @@ export class NetworkResilientUploader extends EventTarget {
         this.#flowing = true;
         this.#enter('uploading');
         this.#pump();
+        // Some may have been begun while the network was about to change.
+        const reason = new UploadError('network', 'The network has changed.', { retriable: true });
+        if (this.#examinable) setTimeout(() => void this.#examine(reason), this.#soon());
       },
       (failure) => {
         this.#recovering = false;
@@ -1869,15 +1874,26 @@ export class NetworkResilientUploader extends EventTarget {
     for (const put of this.#puts.values()) {
       if (lost(put.address)) put.controller.abort(reason);
     }
-    const patience = Math.max(QUIET, 2 * this.#answerTime);
+    const patience = this.#soon();
     for (const question of this.#questions) {
-      if (lost(question.address) || (up && now() - question.since > patience)) question.controller.abort(reason);
+      if (lost(question.address) || (up && now() - question.since > patience)) {
+        question.controller.abort(reason);
+      } else if (up) {
+        // It may have been asked on the way that is no more.
+        setTimeout(() => this.#questions.has(question) && question.controller.abort(reason), patience);
+      }
     }
     if (!up) return;
+    this.#examinable = true;
     this.#news = true;
     this.#waits = 0;
     this.#wake();
     void this.#examine(reason);
+  }
+
+  /** @returns {number} milliseconds in which a connection that works shows that it does */
+  #soon() {
+    return Math.max(QUIET, 2 * this.#answerTime);
   }
 
   /**
@@ -1885,8 +1901,9 @@ export class NetworkResilientUploader extends EventTarget {
    * @param {UploadError} reason
    */
   async #examine(reason) {
-    if (this.#examining || !this.#flowing || this.#puts.size === 0) return;
+    if (this.#examining || !this.#examinable || !this.#flowing || this.#puts.size === 0) return;
     this.#examining = true;
+    this.#examinable = false;
     try {
       await this.#ask({ fresh: true });
       const seen = [...this.#puts.values()].map((put) => ({ put, sent: put.sent, acked: put.acked }));
@@ -1894,7 +1911,8 @@ export class NetworkResilientUploader extends EventTarget {
       await this.#ask();
       for (const { put, sent, acked } of seen) {
         const mine = this.#puts.get(put.piece.number) === put;
-        if (mine && put.started && put.sent === sent && put.acked === acked) put.controller.abort(reason);
+        const still = put.sent === sent && put.acked === acked && now() - put.moved > this.#soon();
+        if (mine && put.started && still) put.controller.abort(reason);
       }
     } catch {
       // Without a word of the server the watchdog decides.
