@@ -88,7 +88,7 @@ def test_connections_that_fall_silent_are_left(small_chunks: FileServer, tmp_pat
 def test_a_network_that_swallows_everything_is_waited_out(small_chunks: FileServer, tmp_path: Path) -> None:
     path, notes = file_of(tmp_path, SIZE, "swallowed"), Notes()
     with relay(small_chunks, MIDDLE) as between:
-        upload = started(between.url, path, notes)
+        upload = started(between.url, path, notes, answer_timeout=1.0)
         assert between.held.wait(30)
         upload.wait_for(lambda moment: moment.state == "stalled" and moment.attempt > 0)
         between.release()
