@@ -31,6 +31,21 @@ class Check(Protocol):
         ...
 
 
+class Settling:
+    """Who waits until what a lease has received is durable. Guarded by the upload's lock."""
+
+    __slots__ = ("began", "position", "under_way", "waiting")
+
+    def __init__(self) -> None:
+        self.waiting: list[Callable[[], None]] | None = None
+        """For a flush that is still to begin; None when none is due."""
+        self.under_way: list[Callable[[], None]] | None = None
+        """For the one that began last; None once it has ended."""
+        self.position = -1
+        """Up to where that one goes at least."""
+        self.began = float("-inf")
+
+
 class Lease:
     """One holder of one lane; the sink of its body. Ends with `Engine.finish` or `Engine.cut`, once.
 
@@ -60,7 +75,7 @@ class Lease:
         "position",
         "predecessors",
         "ready",
-        "settled_at",
+        "settling",
         "synced_at",
         "taken",
         "upload",
@@ -104,7 +119,7 @@ class Lease:
         self.committing = 0
         self.flushing = False
         self.moved_at = self.synced_at = 0.0
-        self.settled_at = float("-inf")
+        self.settling = Settling()
 
     def overlaps(self, lane: Span) -> bool:
         """Whether the two lanes share a byte; an empty lane at a place is that place."""

@@ -182,13 +182,53 @@ def test_settling_makes_durable_what_came_and_disturbs_nobody(world: World, uplo
     world.engine.settle(upload, first)
     world.engine.settle(upload, second)
     assert not first.called
-    assert second.called, "one flush at a time"
+    assert not second.called, "it would be told less than the first"
+    assert len(world.jobs) == 1, "one flush for both"
     world.run()
     assert first.called
+    assert second.called
     assert ranges(world, upload) == ((0, 20),)
     assert body.taken == 0
     body.write(BODY[20:])
     assert body.finish().complete
+    world.end()
+
+
+def test_settling_what_came_since_waits_for_its_turn(world: World, upload: str) -> None:
+    body = world.lease(upload, WHOLE)
+    body.write(BODY[:20])
+    first = world.expect("settle")
+    world.engine.settle(upload, first)
+    body.write(BODY[20:30])
+    others = [world.expect(f"settle {number}") for number in range(3)]
+    for other in others:
+        world.engine.settle(upload, other)
+    world.run()
+    assert first.called
+    assert [other.called for other in others] == [False] * 3
+    world.advance(0.19)
+    assert [other.called for other in others] == [False] * 3
+    body.write(BODY[30:40])
+    world.advance(0.02)
+    assert [other.called for other in others] == [True] * 3
+    assert ranges(world, upload) == ((0, 40),)
+    assert body.finish().received == 40
+    world.end()
+
+
+def test_settling_a_transfer_that_ends_meanwhile(world: World, upload: str) -> None:
+    body = world.lease(upload, WHOLE)
+    body.write(BODY[:20])
+    first = world.expect("settle")
+    world.engine.settle(upload, first)
+    body.write(BODY[20:30])
+    second = world.expect("settle again")
+    world.engine.settle(upload, second)
+    body.cut()
+    world.run()
+    assert ranges(world, upload) == ((0, 30),)
+    world.advance(0.21)
+    assert second.called
     world.end()
 
 
@@ -197,7 +237,7 @@ def test_settling_does_not_wait_for_a_slow_disk(world: World, upload: str) -> No
     body.write(BODY[:20])
     settled = world.expect("settle")
     world.engine.settle(upload, settled)
-    world.clock.advance(0.25)
+    world.clock.advance(0.45)
     assert not settled.called
     world.choices()[-1]()  # the timer, while the sync is still to come
     assert settled.called
