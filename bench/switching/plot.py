@@ -10,9 +10,9 @@ from xml.sax.saxutils import escape
 
 from bench.switching.scenario import Scenario
 
-WIDTH: Final = 960
+WIDTH: Final = 1020
 HEIGHT: Final = 460
-LEFT, TOP, RIGHT, BOTTOM = 62, 34, 250, 48
+LEFT, TOP, RIGHT, BOTTOM = 62, 34, 310, 48
 MIB: Final = 2**20
 
 # Okabe and Ito's colours, which people who see few colours can tell apart; then the same with dashes.
