@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.client.upload_run import Ended, Running, fetched, running, upload
+from tests.client.upload_run import CalmRelay, Ended, Running, fetched, running, upload
 from tests.fixtures.child import wait_until
 from tests.fixtures.content import content
 from tests.fixtures.relay import Relay
@@ -56,7 +56,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FileServer]:
 @pytest.fixture
 def relay(server: FileServer) -> Iterator[Relay]:
     """Stops in the middle of the file."""
-    made = Relay(server.port, HALF)
+    made = CalmRelay(server.port, HALF)
     try:
         yield made
     finally:

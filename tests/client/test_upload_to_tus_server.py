@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.client.upload_run import running, upload
+from tests.client.upload_run import CalmRelay, running, upload
 from tests.fixtures import node
 from tests.fixtures.child import Child, accepts, free_port, wait_until
 from tests.fixtures.content import content
@@ -56,7 +56,7 @@ def rival(stored: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[in
 
 @pytest.fixture
 def relay(rival: int) -> Iterator[Relay]:
-    made = Relay(rival, HALF)
+    made = CalmRelay(rival, HALF)
     try:
         yield made
     finally:
