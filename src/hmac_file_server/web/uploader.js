@@ -133,6 +133,8 @@ const LOOK_EVERY = 100;
 const LOOK_OFTEN = 10;
 const WATCHDOG_MIN = 5000;
 const BOUND_MAX = 60_000;
+/** Milliseconds that a question may take, at least. */
+const QUESTION_MIN = 1500;
 /** Milliseconds after which a question is asked again when the network has changed. */
 const QUIET = 300;
 const PROGRESS_EVERY = 100;
@@ -1655,6 +1657,8 @@ export class NetworkResilientUploader extends EventTarget {
   #recover(error, counted) {
     this.#flowing = false;
     this.#trouble = true;
+    // What is begun before the server answers may have gone the way that is no more.
+    if (error !== null) this.#examinable = true;
     if (this.#recovering) return;
     this.#recovering = true;
     const { signal } = this.#ending;
@@ -1697,7 +1701,6 @@ export class NetworkResilientUploader extends EventTarget {
         this.#flowing = true;
         this.#enter('uploading');
         this.#pump();
-        // Some may have been begun while the network was about to change.
         const reason = new UploadError('network', 'The network has changed.', { retriable: true });
         if (this.#examinable) setTimeout(() => void this.#examine(reason), this.#soon());
       },
@@ -1930,7 +1933,9 @@ export class NetworkResilientUploader extends EventTarget {
 
   /** @returns {number} milliseconds that a question may take */
   #bound() {
-    return Math.min(BOUND_MAX, Math.max(this.#watchdog, 4 * this.#answerTime) * 2 ** Math.min(this.#timeouts, 2));
+    // To ask once more is cheap and harms nobody, so where answers are known to be quick they are not waited for long.
+    const least = this.#answerTime === 0 ? this.#watchdog : QUESTION_MIN;
+    return Math.min(BOUND_MAX, Math.max(least, 4 * this.#answerTime) * 2 ** Math.min(this.#timeouts, 4));
   }
 
   #tick() {
