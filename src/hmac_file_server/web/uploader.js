@@ -133,6 +133,9 @@ const LOOK_EVERY = 100;
 const LOOK_OFTEN = 10;
 const WATCHDOG_MIN = 5000;
 const BOUND_MAX = 60_000;
+/** Milliseconds between attempts, on the average, and for how long they are as often, after a connection that worked. */
+const SEARCH_EVERY = 400;
+const SEARCH_FOR = 30_000;
 /** Milliseconds that a question may take, at least. */
 const QUESTION_MIN = 1500;
 /** Milliseconds after which a question is asked again when the network has changed. */
@@ -1280,6 +1283,10 @@ export class NetworkResilientUploader extends EventTarget {
   #trouble = false;
   #generation = 0;
   #attempts = 0;
+  /** When a failure counts again. */
+  #countAfter = 0;
+  /** When bytes were acknowledged last. */
+  #progressed = -Infinity;
   #stalls = 0;
   #timeouts = 0;
   /** Milliseconds that an answer takes. */
@@ -1779,6 +1786,13 @@ export class NetworkResilientUploader extends EventTarget {
       this.#waits += 1;
       return;
     }
+    // Browsers do not always tell that there is a network again. For half a minute after the last progress it is looked
+    // for more often than attempts are counted.
+    const searching = error.code === 'network' && now() - this.#progressed < SEARCH_FOR;
+    if (searching && now() < this.#countAfter) {
+      await this.#sleep(SEARCH_EVERY * (0.5 + Math.random()), true);
+      return;
+    }
     if (counted) this.#attempts += 1;
     if (this.#attempts > this.maxRetries) throw error;
     const { base = 1000, max = 30_000 } = this.options.retryDelay ?? {};
@@ -1789,7 +1803,8 @@ export class NetworkResilientUploader extends EventTarget {
     if (delay === 0) return;
     if (this.#state !== 'offline') this.#enter('waiting');
     // A new network mends what the old one did, but not a server that wants to be left alone.
-    await this.#sleep(delay, asked < delay);
+    this.#countAfter = searching ? now() + delay : 0;
+    await this.#sleep(searching ? Math.min(delay, SEARCH_EVERY * (0.5 + Math.random())) : delay, asked < delay);
   }
 
   /** Forget the session, so that another is begun. */
@@ -2157,6 +2172,8 @@ export class NetworkResilientUploader extends EventTarget {
     if (amount(this.#received) > before) {
       this.#attempts = 0;
       this.#stalls = 0;
+      this.#countAfter = 0;
+      this.#progressed = now();
     }
     for (const put of this.#puts.values()) {
       const acked = Math.min(put.piece.stop, reach(this.#received, put.piece.begin));
