@@ -308,16 +308,16 @@ class Telling:
         """`on_progress` of the uploader: some ten times a second, and when the state changes."""
         self._last = progress
         self.resumed = progress.resumed
-        self.transmitted = max(self.transmitted, getattr(progress, "transmitted", progress.sent - progress.resumed))
+        self.transmitted = max(self.transmitted, progress.transmitted)
         # After a failure nobody knows what the server has until it was asked: most likely all that went there.
         quiet = progress.attempt > 0 or progress.state not in {"uploading", "done"}
         self._moved = max(self._moved, progress.sent) if quiet else progress.sent
         if not self._begun and progress.state != "starting" and not (progress.state == "waiting" and not progress.sent):
             self.begin()
         if progress.attempt > self._attempt:
-            error = getattr(progress, "error", None)
+            error = progress.error
             detail, code = (error.detail, error.code) if error is not None else ("", "")
-            self._report.retry(self._item, detail, code, progress.attempt, getattr(progress, "retry_in", 0.0))
+            self._report.retry(self._item, detail, code, progress.attempt, progress.retry_in)
         self._attempt = progress.attempt
         if (figures := self.figures) is not None:
             self._report.progress(self._item, figures)
@@ -342,9 +342,9 @@ def _said(progress: "Progress", *, online: bool) -> str:
     if progress.state == "finishing":
         return "all is sent, waits for the server"
     if progress.state in {"waiting", "offline"} or progress.attempt:
-        left = getattr(progress, "retry_in", 0.0)
+        left = progress.retry_in
         when = f"tries again in {max(1, round(left))} s" if left > 0 else "tries again"
-        return f"{_trouble(getattr(progress, 'error', None))}, {when}"
+        return f"{_trouble(progress.error)}, {when}"
     return ""
 
 

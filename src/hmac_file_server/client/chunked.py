@@ -13,19 +13,18 @@ from dataclasses import replace
 from typing import Any, Final
 from urllib.parse import quote
 
-from hmac_file_server.client.errors import BadAnswer, Refused, refusal
+from hmac_file_server.client.errors import BadAnswer, Refused, json_of, refusal
 from hmac_file_server.client.protocol import (
     Answer,
     Body,
     Exchanges,
     Facts,
     Piece,
-    Ranges,
     Received,
     Request,
     Session,
 )
-from hmac_file_server.client.status import json_of, result_of, time_of
+from hmac_file_server.client.status import ranges_of, result_of, time_of
 from hmac_file_server.client.target import Target
 
 LONGEST_WAIT: Final = 60.0
@@ -148,7 +147,7 @@ class Chunked:
         return self._target.permission(method, target, size=0 if body is None else body.length)
 
     def _received(self, session: Session, told: Mapping[str, Any], chunk_size: int | None) -> Received:
-        ranges = _ranges(told.get("received"), session.size)
+        ranges = ranges_of(told.get("received"), session.size)
         result = None
         if told.get("completed") is True:
             receipt = result_of(told, self._target, self._target.path(_UPLOADS), "", session.size)
@@ -164,18 +163,3 @@ def _document(answer: Answer, status: int) -> dict[str, Any]:
     if answer.status not in {status, 200, 201} or not told:
         raise BadAnswer("this is no server of uploads in chunks", status=answer.status, retriable=False)
     return told
-
-
-def _ranges(told: object, size: int) -> Ranges:
-    """`received`, which is in order, of spans apart from each other. Raises BadAnswer."""
-    found: list[tuple[int, int]] = []
-    at = 0
-    for span in told if isinstance(told, list) else [None]:
-        if not (isinstance(span, list) and len(span) == 2 and all(type(edge) is int for edge in span)):
-            raise BadAnswer("the server's account of what it has cannot be read")
-        start, stop = span
-        if not at <= start < stop <= size:
-            raise BadAnswer("the server's account of what it has cannot be right")
-        found.append((start, stop))
-        at = stop
-    return tuple(found)

@@ -132,6 +132,7 @@ class Engine:
         self._meter = Meter()
         self._reported: tuple[State, float] = ("starting", float("-inf"))
         self._resumed = 0
+        self._transmitted = 0
         self._last: UploadFailed | None = None
         self._expires_saved = 0.0
 
@@ -344,6 +345,7 @@ class Engine:
             told = Received(self._plan.received, self._result)
         finally:
             self._transfers.discard(transfer)
+            self._transmitted += transfer.portion.written
             if transfer.probe is not None:
                 transfer.probe.cancel()
         self._source.check()
@@ -577,7 +579,22 @@ class Engine:
         rate = self._meter.rate
         left = 0.0 if done else (total - sent) / rate if rate > 0 else None
         acknowledged = total if done else self._plan.acknowledged
-        self._on_progress(Progress(sent, acknowledged, total, rate, left, state, self._backoff.attempt, self._resumed))
+        attempt = self._backoff.attempt
+        self._on_progress(
+            Progress(
+                sent=sent,
+                acknowledged=acknowledged,
+                total=total,
+                rate=rate,
+                seconds_left=left,
+                state=state,
+                attempt=attempt,
+                resumed=self._resumed,
+                transmitted=self._transmitted + sum(transfer.portion.written for transfer in self._transfers),
+                error=self._last if attempt else None,
+                retry_in=self._backoff.remaining(now),
+            )
+        )
 
 
 async def _ended(tasks: "set[asyncio.Task[Any]]") -> None:

@@ -1,7 +1,7 @@
 """What can end or interrupt an upload: every error is an `UploadFailed`; programs decide by its class and `code`."""
 
 import json
-from typing import Final
+from typing import Any, Final
 
 from hmac_file_server.client.protocol import Answer
 
@@ -114,7 +114,7 @@ def refusal(answer: Answer) -> UploadFailed:
     status, headers = answer.status, answer.headers
     if 300 <= status < 400:
         return Redirected(status, headers.get("location", ""))
-    problem = _problem(answer)
+    problem = {name: value for name, value in json_of(answer).items() if isinstance(value, str)}
     code = problem.get("code") or f"http_{status}"
     detail = problem.get("detail") or problem.get("title") or f"the server answered {status}"
     gone = code in _GONE_CODES or (status in {404, 410} and "code" not in problem)
@@ -130,16 +130,15 @@ def refusal(answer: Answer) -> UploadFailed:
     )
 
 
-def _problem(answer: Answer) -> dict[str, str]:
+def json_of(answer: Answer) -> dict[str, Any]:
+    """The JSON object of an answer; empty when it has none."""
     if not answer.headers.get("content-type", "").partition(";")[0].strip().lower().endswith("json"):
         return {}
     try:
         told = json.loads(answer.body)
     except (ValueError, RecursionError):
         return {}
-    if not isinstance(told, dict):
-        return {}
-    return {name: value for name, value in told.items() if isinstance(value, str)}
+    return told if isinstance(told, dict) else {}
 
 
 def _shown(text: str) -> str:

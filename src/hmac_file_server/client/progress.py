@@ -5,6 +5,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from hmac_file_server.client.errors import UploadFailed
+
 State = Literal["starting", "uploading", "waiting", "stalled", "offline", "finishing", "done"]
 
 WINDOW: Final = 5.0
@@ -26,6 +28,9 @@ class Progress:
                   is being asked), offline (no address to the outside), finishing (all bytes are there), done
     attempt       failures in a row without progress
     resumed       bytes that the server had from an earlier run
+    transmitted   bytes that this run handed to the network, repeats counted
+    error         why the last attempt failed; None since there was progress
+    retry_in      seconds until the next attempt
     """
 
     sent: int
@@ -36,6 +41,9 @@ class Progress:
     state: State
     attempt: int
     resumed: int = 0
+    transmitted: int = 0
+    error: UploadFailed | None = None
+    retry_in: float = 0.0
 
 
 OnProgress = Callable[[Progress], None]

@@ -19,9 +19,9 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 from urllib.parse import quote
 
-from hmac_file_server.client.errors import BadAnswer, Refused, SessionGone, UploadFailed, refusal
+from hmac_file_server.client.errors import BadAnswer, Refused, SessionGone, UploadFailed, json_of, refusal
 from hmac_file_server.client.protocol import Answer, Body, Exchanges, Facts, Piece, Received, Request, Result, Session
-from hmac_file_server.client.status import json_of, own_path, result_of, session_of, status
+from hmac_file_server.client.status import own_path, result_of, session_of, status
 from hmac_file_server.client.target import Target
 
 PARTIAL: Final = "application/partial-upload"

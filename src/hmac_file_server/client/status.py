@@ -3,15 +3,14 @@
 Uploads that were begun by tus or by the IETF protocol have it as well, on this server; others do not know it.
 """
 
-import json
 import re
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
-from hmac_file_server.client.errors import BadAnswer, refusal
-from hmac_file_server.client.protocol import Answer, Exchanges, Ranges, Received, Request, Result
+from hmac_file_server.client.errors import BadAnswer, json_of, refusal
+from hmac_file_server.client.protocol import Exchanges, Ranges, Received, Request, Result
 from hmac_file_server.client.target import Target, TargetError
 
 LONGEST_WAIT: Final = 60.0
@@ -45,21 +44,10 @@ async def status(
         if told.get("total_size") not in {size, None}:
             raise BadAnswer("the server has an upload of another size under this id")
         result = result_of(told, target, path, "", size) if told.get("completed") is True else None
-        return Received(_ranges(told["received"], size), result, expires=time_of(told.get("expires_at")))
+        return Received(ranges_of(told["received"], size), result, expires=time_of(told.get("expires_at")))
     if answer.status in {404, 405} and "code" not in told:
         return None
     raise refusal(answer)
-
-
-def json_of(answer: Answer) -> dict[str, Any]:
-    """The JSON object of an answer; empty when it has none."""
-    if not answer.headers.get("content-type", "").partition(";")[0].strip().lower().endswith("json"):
-        return {}
-    try:
-        told = json.loads(answer.body)
-    except (ValueError, RecursionError):
-        return {}
-    return told if isinstance(told, dict) else {}
 
 
 def result_of(told: Mapping[str, Any], target: Target, path: str, filename: str, size: int) -> Result:
@@ -69,6 +57,9 @@ def result_of(told: Mapping[str, Any], target: Target, path: str, filename: str,
         value = told.get(algorithm)
         if isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value):
             digest = f"{algorithm}:{value}"
+    if isinstance(url, str) and url.startswith("/") and not url.startswith((f"{target.prefix}/", "//")):
+        # The server knows nothing of the path that a proxy takes off.
+        url = target.prefix + url
     try:
         where = target.resolve(path, url) if isinstance(url, str) else ""
     except TargetError:
@@ -108,10 +99,11 @@ def time_of(text: object) -> float | None:
     return moment.timestamp() if moment.tzinfo is not None else None
 
 
-def _ranges(told: object, size: int) -> Ranges:
+def ranges_of(told: object, size: int) -> Ranges:
+    """`received`: spans in order, apart from each other, within the size. Raises BadAnswer."""
     found: list[tuple[int, int]] = []
     at = 0
-    for span in told if isinstance(told, list) else []:
+    for span in told if isinstance(told, list) else [None]:
         if not (isinstance(span, list) and len(span) == 2 and all(type(edge) is int for edge in span)):
             raise BadAnswer("the server's account of what it has cannot be read")
         start, stop = span

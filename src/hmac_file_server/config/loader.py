@@ -18,7 +18,9 @@ from hmac_file_server.config.model import KEYS, SECTIONS, Key, Settings
 from hmac_file_server.config.secrets import Secret
 
 ENVIRONMENT_PREFIX = "HMAC_FILE_SERVER_"
-OWN_VARIABLES = frozenset({"HMAC_FILE_SERVER_CONFIG", "HMAC_FILE_SERVER_SECRET"})
+OWN_VARIABLES = frozenset(
+    {f"{ENVIRONMENT_PREFIX}{name}" for name in ("CONFIG", "LINK", "SECRET", "TICKET")},
+)
 """Variables with the prefix that are no settings: the file, and the secret for `sign`, `link` and `upload`."""
 
 DEFAULT_ORIGIN = "default"

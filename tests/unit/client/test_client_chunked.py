@@ -153,7 +153,7 @@ def test_a_status_is_what_the_server_has() -> None:
 def test_a_complete_upload_tells_its_url_and_digest() -> None:
     told = run(lambda: Chunked(Script(answer(200, DONE)), target()).ask(SESSION))
     assert told.result is not None
-    assert told.result.url == "https://files.example.org/x/n.bin"
+    assert told.result.url == "https://files.example.org/below/x/n.bin"
     assert told.result.digest == "blake3:" + "ab" * 32
     assert (told.result.size, told.result.filename, told.result.session_id) == (25, "n.bin", "17_abc")
 

@@ -106,7 +106,7 @@ def test_a_ticket_without_a_path_of_its_own_lets_the_server_choose() -> None:
     assert (creation.method, creation.target) == ("POST", "/up/upload")
     assert creation.headers["Content-Disposition"] == "attachment; filename*=UTF-8''tr%C3%A8s%20%22a%22.bin"
     assert creation.headers["Authorization"].startswith("Bearer ")
-    assert result.url == "http://h:1080/0/file"
+    assert result.url == "http://h:1080/up/0/file"
     assert result.digest == "sha256:" + "0" * 64
     assert result.filename == "as understood"
 
