@@ -140,6 +140,8 @@ const SEARCH_FOR = 30_000;
 const QUESTION_MIN = 1500;
 /** Milliseconds after which a question is asked again when the network has changed. */
 const QUIET = 300;
+/** How often bodies are examined in vain after a change of the network, a QUIET apart. */
+const EXAMINATIONS = 10;
 const PROGRESS_EVERY = 100;
 /** Milliseconds for which the key of a session is remembered whose answer never came. */
 const UNANSWERED_AGE = 24 * 3600 * 1000;
@@ -1062,9 +1064,15 @@ function defaultStore() {
 // ---- the network's own news
 
 /**
+ * @typedef {object} NetworkNews
+ * @property {Set<string> | null} addresses those that this machine has now, where that can be known
+ * @property {boolean} up whether a connection may work now that did not before
+ * @property {boolean} [cut] whether there is no network at all
+ */
+
+/**
  * Calls back when the network has, or may have, changed, until it is stopped.
- * @param {(news: {addresses: Set<string> | null, up: boolean}) => void} tell `addresses`: those that this machine
- *   has now, where that can be known; `up`: whether a connection may work now that did not before
+ * @param {(news: NetworkNews) => void} tell
  * @param {() => boolean} often whether news are waited for
  * @returns {Promise<() => void>}
  */
@@ -1100,8 +1108,9 @@ async function watchNetwork(tell, often) {
   const connection = /** @type {EventTarget | undefined} */ (
     typeof navigator === 'object' && 'connection' in navigator ? navigator.connection : undefined
   );
-  const up = () => tell({ addresses: null, up: true });
-  const down = () => tell({ addresses: null, up: false });
+  const offline = () => typeof navigator === 'object' && navigator.onLine === false;
+  const down = () => tell({ addresses: null, up: false, cut: true });
+  const up = () => (offline() ? down() : tell({ addresses: null, up: true }));
   const shown = () => {
     if (document.visibilityState === 'visible') up();
   };
@@ -1304,6 +1313,8 @@ export class NetworkResilientUploader extends EventTarget {
   #examining = false;
   /** Whether the network has changed since bodies were looked at. */
   #examinable = false;
+  /** Whether there was no network at all since bodies were last examined. */
+  #severed = false;
   #meter = new RateMeter(4000);
   #told = 0;
   /** @type {ReturnType<typeof setTimeout> | undefined} */
@@ -1884,8 +1895,9 @@ export class NetworkResilientUploader extends EventTarget {
     for (const { controller } of this.#questions) controller.abort(reason);
   }
 
-  /** @param {{addresses: Set<string> | null, up: boolean}} news */
-  #networkChanged({ addresses, up }) {
+  /** @param {NetworkNews} news */
+  #networkChanged({ addresses, up, cut = false }) {
+    if (cut) this.#severed = true;
     const lost = (/** @type {string} */ address) =>
       addresses !== null && address !== '' && !isLoopback(address) && !addresses.has(plain(address));
     const reason = new UploadError('network', 'The network has changed.', { retriable: true });
@@ -1915,27 +1927,56 @@ export class NetworkResilientUploader extends EventTarget {
   }
 
   /**
-   * Drop bodies that a change of the network has left behind: those of which nothing has moved between two looks.
+   * Drop bodies that a change of the network has left behind: those of which nothing has moved between two looks. When
+   * there was no network at all in between, which seldom leaves a connection alive, a shorter look will do.
    * @param {UploadError} reason
    */
   async #examine(reason) {
-    if (this.#examining || !this.#examinable || !this.#flowing || this.#puts.size === 0) return;
+    if (this.#examining) return;
     this.#examining = true;
-    this.#examinable = false;
     try {
-      await this.#ask({ fresh: true });
-      const seen = [...this.#puts.values()].map((put) => ({ put, sent: put.sent, acked: put.acked }));
-      await this.#sleep(Math.max(100, this.#answerTime), false);
-      await this.#ask();
-      for (const { put, sent, acked } of seen) {
-        const mine = this.#puts.get(put.piece.number) === put;
-        const still = put.sent === sent && put.acked === acked && now() - put.moved > this.#soon();
-        if (mine && put.started && still) put.controller.abort(reason);
+      for (let failures = 0; failures < EXAMINATIONS && this.#examinable && this.#flowing && this.#puts.size > 0; ) {
+        this.#examinable = false;
+        try {
+          await this.#examineOnce(reason);
+        } catch {
+          this.#ending.signal.throwIfAborted();
+          // The new network is not of use yet. Without a word of the server the watchdog decides in the end.
+          failures += 1;
+          this.#examinable = true;
+          await this.#sleep(QUIET, true);
+        }
       }
     } catch {
-      // Without a word of the server the watchdog decides.
+      // It has ended.
     } finally {
       this.#examining = false;
+    }
+  }
+
+  /** @param {UploadError} reason */
+  async #examineOnce(reason) {
+    const severed = this.#severed;
+    this.#severed = false;
+    const looks = (/** @type {Put[]} */ puts) => puts.map((put) => ({ put, sent: put.sent, acked: put.acked }));
+    const mine = (/** @type {Put} */ put) => this.#puts.get(put.piece.number) === put && put.started;
+    const before = looks([...this.#puts.values()]);
+    try {
+      await this.#ask({ fresh: true });
+    } catch (error) {
+      this.#severed ||= severed;
+      throw error;
+    }
+    if (severed) {
+      // What was acknowledged may have come to the server before the cut, so it says nothing of the connection.
+      for (const { put, sent } of before) if (mine(put) && put.sent === sent) put.controller.abort(reason);
+    }
+    const seen = looks([...this.#puts.values()].filter(mine));
+    if (seen.length === 0) return;
+    await this.#sleep(this.#soon(), false);
+    await this.#ask();
+    for (const { put, sent, acked } of seen) {
+      if (mine(put) && put.sent === sent && put.acked === acked) put.controller.abort(reason);
     }
   }
 
