@@ -22,7 +22,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.server)
 
 
-@pytest.fixture(scope="session")
+# Of one module: Playwright's event loop is that of the thread as long as it runs, and others want one of their own.
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
     expect.set_options(timeout=MILLISECONDS)
     with running_chromium() as browser:
