@@ -2427,6 +2427,8 @@ export class NetworkResilientUploader extends EventTarget {
 
   /** @param {boolean} atOnce */
   #tellProgress(atOnce) {
+    // Requests that end late change nothing any more.
+    if (!atOnce && (this.#state === 'done' || this.#state === 'failed' || this.#state === 'aborted')) return;
     const wait = this.#told + PROGRESS_EVERY - now();
     if (atOnce || wait <= 0) {
       clearTimeout(this.#telling);
