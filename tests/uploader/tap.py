@@ -62,6 +62,7 @@ class _Link:
     server: StreamWriter
     open_exchanges: list[Exchange] = field(default_factory=list)
     client_lost: bool = False
+    client_gone: bool = False
     black: bool = False
 
 
@@ -260,6 +261,7 @@ class Tap:
         try:
             with contextlib.suppress(OSError, asyncio.IncompleteReadError, ConnectionError):
                 await self._upwards(link, from_client)
+            link.client_gone = True
             if not link.client_lost and not link.black:
                 with contextlib.suppress(OSError):
                     to_server.write_eof()
@@ -373,7 +375,9 @@ class Tap:
                 await self._dark(link)
                 if link.client_lost:
                     continue
-                self._heard(body)
+                if not link.client_gone:
+                    # Else it is told to nobody: what was on its way came to the server after its client had left.
+                    self._heard(body)
                 link.client.write(head + body)
                 await link.client.drain()
         if not link.black:
