@@ -466,7 +466,10 @@ class Engine:
             woken, self._woken = self._woken, asyncio.Event()
             woken.set()
             for transfer in self._transfers:
-                transfer.watchdog.suspect(now)
+                carrier = self._http.carriers.get(transfer.portion)
+                # The kernel may take longer to go on over another path than a connection that is dead is borne.
+                if carrier is None or not carrier.multipath:
+                    transfer.watchdog.suspect(now)
 
     async def _watch(self) -> None:
         while True:
