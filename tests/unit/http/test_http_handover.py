@@ -63,6 +63,8 @@ class Two:
         elif exchange.request.path.startswith("/to/"):
             self.hand_over(exchange)
         else:
+            if exchange.request.path.startswith("/bytes/"):
+                _keep_much(exchange)
             self.first._handle(exchange)
 
     def stop(self) -> None:
@@ -72,6 +74,13 @@ class Two:
             if site.running:
                 site.stop()
         self.handoff.close()
+
+
+def _keep_much(exchange: Exchange) -> None:
+    """Let answers wait in user space, whatever the kernel at hand would take, without a pause of the requests."""
+    connection = exchange._connection
+    connection._socket().setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 64 * 1024)
+    connection._transport.set_write_buffer_limits(high=1 << 30)
 
 
 Start = Callable[..., Two]
