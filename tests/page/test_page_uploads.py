@@ -216,6 +216,22 @@ def test_a_pause_tells_what_the_server_has(
     wait_until(true, "number that the server bears out")
 
 
+def test_removing_asks_as_long_as_the_row_shows_something(
+    shared_server: FileServer, open_page: OpenPage, start_relay: StartRelay, tmp_path: Path
+) -> None:
+    """The server has not told of one byte yet, but the person sees how far the file is."""
+    relay = start_relay(shared_server, MIB)
+    page = open_page(link(relay.url))
+    page.choose(write(tmp_path, "shown.bin", content(4 * MIB, "shown")))
+    assert relay.held.wait(20)
+    row = page.row("shown.bin")
+    expect(row.status).to_contain_text(re.compile("(?<![0-9])[1-9][0-9]?%"))
+    row.button("Pause").click()
+    expect(row.status).to_contain_text(re.compile("Paused at (?!0)"))
+    row.button("Remove").click()
+    expect(page.page.get_by_role("dialog", name="Remove shown.bin?")).to_be_visible()
+
+
 def test_removing_gives_back_what_the_server_has(
     start_server: StartServer, open_page: OpenPage, start_relay: StartRelay, tmp_path: Path
 ) -> None:

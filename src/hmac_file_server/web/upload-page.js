@@ -1511,7 +1511,7 @@ class Page {
 
   /** @param {Job} job */
   async remove(job) {
-    if (job.phase !== 'done' && job.note.acknowledged > 0 && !(await this.confirm(job))) return;
+    if (job.phase !== 'done' && job.shown > 0 && !(await this.confirm(job))) return;
     const index = this.jobs.indexOf(job);
     if (index < 0) return;
     this.jobs.splice(index, 1);
