@@ -27,7 +27,7 @@ from tests.faults.chunks import (
     send_if_open,
     start,
 )
-from tests.fixtures.child import wait_until
+from tests.fixtures.child import stand_still, wait_until
 from tests.fixtures.content import content
 from tests.fixtures.redis import RedisServer, running_redis
 from tests.fixtures.server import Answer, FileServer, Settings
@@ -276,7 +276,7 @@ def test_d_15_the_first_stands_still(pair: tuple[FileServer, FileServer]) -> Non
         assert first.child is not None
         pids = processes(first)
         for pid in pids:
-            os.kill(pid, signal.SIGSTOP)
+            stand_still(pid)
         assert busy(there.put(0, offset=HALF))
         for pid in pids:
             os.kill(pid, signal.SIGKILL)

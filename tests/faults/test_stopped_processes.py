@@ -31,7 +31,7 @@ from tests.faults.chunks import (
     start,
     target,
 )
-from tests.fixtures.child import Child, wait_until
+from tests.fixtures.child import Child, stand_still, wait_until
 from tests.fixtures.content import content
 from tests.fixtures.server import Answer, FileServer, StartServer, environment
 from tests.server.wire import Wire
@@ -59,7 +59,7 @@ def test_n_21_a_client_stands_still_for_a_while(chunk_server: FileServer, tmp_pa
     upload = start(chunk_server, content(MIB, "n-21"))
     with steady_client(upload, "n-21", tmp_path / "client.log") as client:
         wait_until(lambda: upload.prefix(0) > 0, "the beginning is durable")
-        client.process.send_signal(signal.SIGSTOP)
+        stand_still(client.process.pid)
         # Everything that was sent is durable when nothing has come for a while.
         wait_until(
             lambda: upload.look(wait=1).json()["received"] == upload.look().json()["received"], "it stands still"
@@ -77,7 +77,7 @@ def test_n_21_a_client_stands_still_for_long(start_server: StartServer, tmp_path
     upload = start(server, content(2 * MIB, "n-21 long"))
     with steady_client(upload, "n-21 long", tmp_path / "client.log") as client:
         wait_until(lambda: upload.prefix(0) > 0, "the client is sending")
-        client.process.send_signal(signal.SIGSTOP)
+        stand_still(client.process.pid)
         wait_until(lambda: sockets(server) == 0, "the server has ended the connection")
         kept = upload.received()
         client.process.send_signal(signal.SIGCONT)
@@ -98,7 +98,7 @@ def test_n_22_a_stopped_server_expires_nothing_that_is_under_way(start_server: S
         for upload in uploads:
             # Both bodies are being read.
             upload.await_received((0, MIB // 2), (MIB, MIB + MIB // 2))
-        os.kill(server.pid, signal.SIGSTOP)
+        stand_still(server.pid)
         try:
 
             def rest(numbered: tuple[int, Wire]) -> dict[str, object]:
@@ -125,7 +125,7 @@ def test_n_22_a_stopped_server_cuts_no_body_for_its_own_standstill(start_server:
     server = start_server({"timeouts": {"stall_timeout": "1s"}, "uploads": {"chunk_size": "1MB"}})
     upload = start(server, content(MIB, "n-22 stall"))
     with upload.begin(0, MIB // 2) as wire:
-        os.kill(server.pid, signal.SIGSTOP)
+        stand_still(server.pid)
         try:
             wire.send(upload.body[MIB // 2 : MIB - 1])
             time.sleep(2.5)  # the length of the standstill is what is tested

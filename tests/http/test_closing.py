@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from tests.fixtures import slots
-from tests.fixtures.child import wait_until
+from tests.fixtures.child import stand_still, wait_until
 from tests.fixtures.content import content
 from tests.fixtures.server import FileServer
 from tests.http.cases import get, lines, put, put_framed
@@ -366,7 +366,7 @@ def test_2000_silent_connections_and_a_quick_client(patient: FileServer) -> None
 
 def test_a_burst_of_connections_waits_for_no_retransmission(patient: FileServer) -> None:
     """While the server is busy, more than a hundred may be waiting to be accepted."""
-    os.kill(patient.pid, signal.SIGSTOP)
+    stand_still(patient.pid)
     try:
         socks = []
         for _ in range(600):

@@ -103,6 +103,7 @@ def main() -> None:
             start(number)
         elif word == "stop":
             os.kill(pids[number], signal.SIGSTOP)
+            os.waitpid(pids[number], os.WUNTRACED)
         elif word == "kill":
             os.kill(pids[number], signal.SIGKILL)
             os.waitpid(pids.pop(number), 0)
