@@ -1,34 +1,50 @@
-"""A file system whose power can be cut: ext4 in a file, mounted by a loop device, shut down by FS_IOC_SHUTDOWN.
+"""A file system whose power can be cut: ext4 or xfs in a file, mounted by a loop device, shut down by FS_IOC_SHUTDOWN.
 
 The ioctl with NOLOGFLUSH drops everything that was not synced; the journal is replayed by the next mount,
-as after a real cut. Needs root, loop devices and mkfs.ext4.
+as after a real cut. Needs root, loop devices, and mkfs.ext4 or mkfs.xfs.
 """
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import shutil
 import struct
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from tests.fixtures.child import wait_until
+
+EXT4: Final = "ext4"
+XFS: Final = "xfs"
+KINDS: Final = (EXT4, XFS)
+LEAST: Final = {EXT4: 8 << 20, XFS: 320 << 20}
+"""Bytes below which there is no such file system."""
+
 _SHUTDOWN: Final = 0x8004587D
 _NOLOGFLUSH: Final = 2
+_MAKE: Final = {EXT4: ("mkfs.ext4", "-q", "-F"), XFS: ("mkfs.xfs", "-q", "-f")}
+
+
+class NoVolumeError(Exception):
+    """There can be no such file system here; why."""
 
 
 class Volume:
     """A file system of its own; `cut` takes its power away."""
 
-    def __init__(self, folder: Path, *, size: int) -> None:
-        """Of `size` bytes, in a sparse file in `folder`."""
+    def __init__(self, folder: Path, *, size: int, kind: str = EXT4) -> None:
+        """Of `size` bytes, at least `LEAST`, in a sparse file in `folder`."""
+        self.kind = kind
         self.image = folder / "image"
         self.mount_point = folder / "mounted"
         self.mount_point.mkdir(parents=True)
         with self.image.open("wb") as file:
-            file.truncate(size)
-        subprocess.run(["mkfs.ext4", "-q", "-F", str(self.image)], check=True, capture_output=True)
+            file.truncate(max(size, LEAST[kind]))
+        subprocess.run([*_MAKE[kind], str(self.image)], check=True, capture_output=True)
         self.mounted = False
 
     def mount(self) -> None:
@@ -50,14 +66,44 @@ class Volume:
             subprocess.run(["umount", str(self.mount_point)], check=True, capture_output=True)
             self.mounted = False
 
+    def replay(self) -> None:
+        """After a cut: unmount it as soon as nothing uses it any more, and mount it again."""
 
-def obstacle() -> str | None:
+        def unmounted() -> bool:
+            try:
+                self.unmount()
+            except subprocess.CalledProcessError:
+                return False
+            return True
+
+        wait_until(unmounted, "nothing uses the volume")
+        self.mount()
+
+
+def obstacle(kind: str = EXT4) -> str | None:
     """Why there can be no power cut here."""
     if os.geteuid() != 0:
         return "mounting needs root"
-    for tool in ("mkfs.ext4", "mount", "umount"):
+    for tool in (_MAKE[kind][0], "mount", "umount"):
         if shutil.which(tool) is None:
             return f"{tool} is not installed"
     if not os.path.exists("/dev/loop-control"):
         return "there are no loop devices"
     return None
+
+
+@contextlib.contextmanager
+def mounted(folder: Path, *, size: int, kind: str = EXT4) -> Iterator[Volume]:
+    """A volume, mounted now and unmounted in the end. Raises NoVolumeError."""
+    reason = obstacle(kind)
+    if reason is not None:
+        raise NoVolumeError(reason)
+    volume = Volume(folder, size=size, kind=kind)
+    try:
+        volume.mount()
+    except subprocess.CalledProcessError as error:
+        raise NoVolumeError(f"no loop mount here: {error.stderr.decode().strip()}") from error
+    try:
+        yield volume
+    finally:
+        volume.unmount()
