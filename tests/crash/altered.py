@@ -1,4 +1,4 @@
-"""A server with one thing altered, as a fixture starts it."""
+"""A server with something altered, as a fixture starts it."""
 
 from __future__ import annotations
 
