@@ -5,40 +5,23 @@ from __future__ import annotations
 import os
 import re
 import signal
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.fixtures.child import Child, free_port, wait_until
+from tests.fixtures.child import free_port, wait_until
 from tests.fixtures.command_line import Result, Run
-from tests.fixtures.server import FileServer, environment
-from tests.security import canaries
+from tests.fixtures.server import FileServer
+from tests.security import canaries, faulty_server
 from tests.security.canaries import SECRETS, Told
 from tests.security.faulty_server import PLACES
 from tests.server.wire import children
 
 from hmac_file_server import cli
 
-_ROOT = Path(__file__).parents[2]
-
 
 class FaultyServer(FileServer):
     """See `faulty_server`. Its log has tracebacks."""
-
-    def start(self) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        assert self.settings is not None
-        self.write_config(self.settings)
-        env = environment()
-        self.child = Child(
-            "faulty hmac-file-server",
-            [sys.executable, "-m", "tests.security.faulty_server", "serve", "--config", str(self.config)],
-            log=self.log,
-            env={**env, "PYTHONPATH": os.pathsep.join([str(_ROOT), env["PYTHONPATH"]])},
-            cwd=self.folder,
-        )
-        self.child.wait_ready(self._ready)
 
     def stop(self) -> None:
         child, self.child = self.child, None
@@ -56,7 +39,7 @@ def told(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Told]:
         settings["security"]["strict_signatures"] = True
     else:
         settings["server"] = {"processes": 2}
-    server = FaultyServer(tmp_path / "server", settings)
+    server = FaultyServer(tmp_path / "server", settings, program=(faulty_server.__name__,))
     server.start()
     try:
         yield Told(server)

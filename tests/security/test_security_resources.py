@@ -6,21 +6,19 @@ import contextlib
 import os
 import shutil
 import socket
-import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from tests.fixtures.child import Child, wait_until
-from tests.fixtures.server import FileServer, environment
+from tests.fixtures.child import wait_until
+from tests.fixtures.server import FileServer
 from tests.http.wire import Barrier
 from tests.security import slow_disk
 from tests.security.site import CANARY_BYTES, PRIVATE
 from tests.server.signatures import bearer, mac, ticket
 from tests.server.wire import Wire, memory
 
-_ROOT = Path(__file__).parents[2]
 KIB = 1024
 
 
@@ -132,27 +130,11 @@ def test_s_50_many_holes_are_bounded(quick: FileServer) -> None:
     assert quick.request("DELETE", "/upload/chunked", None, named).status == 204
 
 
-class SlowServer(FileServer):
-    """A server whose disk does not answer while there is a file `stuck` in its folder. See `slow_disk`."""
-
-    def start(self) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        assert self.settings is not None
-        self.write_config(self.settings)
-        env = environment()
-        self.child = Child(
-            "hmac-file-server on a slow disk",
-            [sys.executable, "-m", "tests.security.slow_disk", "serve", "--config", str(self.config)],
-            log=self.log,
-            env={**env, "PYTHONPATH": os.pathsep.join([str(_ROOT), env["PYTHONPATH"]])},
-            cwd=self.folder,
-        )
-        self.child.wait_ready(self._ready)
-
-
 @pytest.fixture
-def slow(tmp_path: Path) -> Iterator[SlowServer]:
-    server = SlowServer(tmp_path / "server", {"workers": {"numworkers": 4, "max_workers": 8}})
+def slow(tmp_path: Path) -> Iterator[FileServer]:
+    """A server whose disk does not answer while there is a file `stuck` in its folder. See `slow_disk`."""
+    settings = {"workers": {"numworkers": 4, "max_workers": 8}}
+    server = FileServer(tmp_path / "server", settings, program=(slow_disk.__name__,))
     server.start()
     try:
         yield server
@@ -161,7 +143,7 @@ def slow(tmp_path: Path) -> Iterator[SlowServer]:
         server.stop()
 
 
-def test_s_59_a_disk_that_stands_still_stops_nobody_who_needs_none(slow: SlowServer) -> None:
+def test_s_59_a_disk_that_stands_still_stops_nobody_who_needs_none(slow: FileServer) -> None:
     """While every sync hangs, what does not wait for one is answered: no disk is waited for on the event loop."""
     permission = bearer(ticket(prefix="", ops=["put", "create"]))
     assert slow.request("PUT", "/upload/there/short", b"short", permission).status == 201

@@ -5,22 +5,20 @@ from __future__ import annotations
 import fcntl
 import os
 import socket
-import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from tests.fixtures.child import Child, wait_until
-from tests.fixtures.server import SECRET, Answer, FileServer, environment
-from tests.server.gated_server import GATE
+from tests.fixtures.child import wait_until
+from tests.fixtures.server import SECRET, Answer, FileServer
+from tests.server import gated_server
 
 from hmac_file_server.auth import signing
 
 pytestmark = pytest.mark.server
 
-ROOT = Path(__file__).parent.parent.parent
 KEY = SECRET.encode()
 PUTS = 4
 
@@ -28,23 +26,9 @@ PUTS = 4
 class GatedServer(FileServer):
     """See `gated_server`."""
 
-    def start(self) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        assert self.settings is not None
-        self.write_config(self.settings)
-        env = environment()
-        self.child = Child(
-            "gated hmac-file-server",
-            [sys.executable, "-m", "tests.server.gated_server", "serve", "--config", str(self.config)],
-            log=self.log,
-            env={**env, "PYTHONPATH": os.pathsep.join([str(ROOT), env["PYTHONPATH"]])},
-            cwd=self.folder,
-        )
-        self.child.wait_ready(self._ready)
-
     @contextmanager
     def disk_stands_still(self) -> Iterator[None]:
-        gate = os.open(self.folder / GATE, os.O_RDWR | os.O_CREAT, 0o600)
+        gate = os.open(self.folder / gated_server.GATE, os.O_RDWR | os.O_CREAT, 0o600)
         fcntl.flock(gate, fcntl.LOCK_EX)
         try:
             yield
@@ -61,6 +45,7 @@ def server(tmp_path: Path) -> Iterator[GatedServer]:
             "workers": {"numworkers": 1, "max_workers": 1, "uploadqueuesize": 2},
             "deduplication": {"enabled": False},
         },
+        program=(gated_server.__name__,),
     )
     server.start()
     try:
