@@ -31,6 +31,8 @@ BUFFER_BYTES: Final = 512 * 1024
 _QUANTUM: Final = 4 * 1024 * 1024
 _SEND_STEP: Final = 2 * 1024 * 1024
 _SWEEP_SECONDS: Final = 1.0
+# A deque that holds nothing takes as much memory as one of sixty pieces, and most jobs need none.
+_NOTHING_FED: Final[deque[bytes]] = deque(maxlen=0)
 
 ReceiveDone = Callable[[BodyEnd, bytes], None]
 SendDone = Callable[[int, bool], None]
@@ -86,7 +88,7 @@ class ReceiveJob:
         self.on_consumed = on_consumed
         self.received = decoder.received if decoder is not None else 0
         # What was fed and not taken yet: behind the body's end, or while the loop is paused.
-        self.fed: deque[bytes] = deque()
+        self.fed: deque[bytes] = deque() if fd is None else _NOTHING_FED
         # Since when its clocks stand still.
         self.held_at = 0.0
         self.cancelled: BodyCut | None = None

@@ -43,6 +43,8 @@ _READ_STEP: Final = 128 * 1024
 _CR: Final = 13
 _LF: Final = 10
 _NO_SPAN: Final = bytearray()
+# An empty deque of its own would take more memory than the rest of the connection.
+_NO_PIECES: Final[deque[bytes]] = deque(maxlen=0)
 # Turns of the event loop in which a body that is being cut must bring nothing to count as read: decrypting
 # may take a turn of its own.
 _QUIET_TURNS: Final = 4
@@ -147,7 +149,7 @@ class Connection(asyncio.BufferedProtocol):
         self._job: ReceiveJob | None = None
         self._fed_job: ReceiveJob | None = None
         self._fed_outstanding = 0
-        self._fed_pieces: deque[bytes] = deque()
+        self._fed_pieces = _NO_PIECES
         self._fed_total = 0
         self._gone: tuple[Exchange, Callable[[], None]] | None = None
         self._close_after = False
@@ -678,7 +680,7 @@ class Connection(asyncio.BufferedProtocol):
             listener.call_soon(self._body_ended, done, end, rest)
 
         fd: int | None = None
-        fed: deque[bytes] = deque()
+        fed: deque[bytes] = deque() if self._tls else _NO_PIECES
         if not self._tls:
             self._pause_reading()
             try:
