@@ -24,6 +24,7 @@ from hmac_file_server.files.locking import lock
 from hmac_file_server.files.space import SharedCounters
 from hmac_file_server.http import Exchange, Limits, Listener
 from hmac_file_server.http.connection import Connection
+from hmac_file_server.http.exchange import CUT
 from hmac_file_server.http.listener import OnDone, ignore_done
 from hmac_file_server.network import ListenFailed, Listening, TrustedProxies, listen, set_user_timeout
 from hmac_file_server.network.handoff import Handoff
@@ -36,6 +37,7 @@ from hmac_file_server.sessions import Sessions, gauges
 from hmac_file_server.stores.contract import StoreError
 from hmac_file_server.telemetry import events, log
 from hmac_file_server.telemetry.access import AccessLog
+from hmac_file_server.telemetry.thinning import Thinning
 from hmac_file_server.workers import PoolSize, WorkerPool, done_by
 
 _DRAIN_SECONDS: Final = 8.0
@@ -49,6 +51,10 @@ _GC_THRESHOLDS: Final = (20_000, 50, 50)
 # So long may the workers' queue stay full before new uploads are told to come back later.
 _FULL_SECONDS: Final = 5.0
 _WORKERS: Final = "workers"
+# Lines a second of requests that their clients, or their networks, have cut.
+_CUT_LINES: Final = 10
+# What is logged as the status of a request whose client left before its answer.
+_LEFT: Final = 499
 
 Reload = Callable[[], Loaded]
 OnListening = Callable[[Settings, tuple[str, ...]], None]
@@ -199,6 +205,7 @@ class Server:
         self._signal = ""
         self._clock = SystemClock()
         self._access = self._access_log(settings)
+        self._cut = Thinning(_CUT_LINES, now=self._clock.monotonic)
         self._proxies = TrustedProxies(settings.server.trusted_proxies)
 
     async def serve(self, lifeline: int) -> None:
@@ -284,7 +291,7 @@ class Server:
         await loop.run_in_executor(None, pool.close)
         await loop.run_in_executor(None, self._sessions.close)
         await loop.run_in_executor(None, store.close)
-        self._access.flush()
+        self._flush(last=True)
 
     # ---- parts
 
@@ -313,6 +320,8 @@ class Server:
         return self._done if log.shows(events.REQUEST) else ignore_done
 
     def _done(self, exchange: Exchange, status: int, sent: int) -> None:
+        if (status == _LEFT or (exchange.body == CUT and status < 500)) and not self._cut.lets():
+            return
         request = exchange.request
         self._access.record(
             request.method,
@@ -374,7 +383,14 @@ class Server:
     async def _flush_often(self) -> None:
         while True:
             await asyncio.sleep(_FLUSH_SECONDS)
-            self._access.flush()
+            self._flush()
+
+    def _flush(self, *, last: bool = False) -> None:
+        """Write what was gathered of requests, and how many of them are not in the log."""
+        self._access.flush()
+        withheld = self._cut.withheld(last=last)
+        if withheld:
+            log.event(events.REQUESTS_CUT, count=withheld)
 
     async def _expire_often(self, pool: WorkerPool) -> None:
         while True:

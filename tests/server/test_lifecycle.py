@@ -246,8 +246,8 @@ def test_no_secret_and_no_signature_anywhere(start_server: StartServer, log_form
         assert str(server.folder).encode() not in answer.body
 
 
-def test_a_client_that_leaves_is_one_line(server: FileServer) -> None:
-    """A network flip cuts many uploads at once: one line each, no traceback (N-29)."""
+def test_clients_that_leave_are_a_few_lines(server: FileServer) -> None:
+    """A network flip cuts many uploads at once: no traceback, and a line each for the first of a second only (N-29)."""
     path = "left/f.bin"
     wires = []
     for _ in range(30):
@@ -261,9 +261,12 @@ def test_a_client_that_leaves_is_one_line(server: FileServer) -> None:
     wait_until(lambda: not server.spooled(), "all are gone")
     server.stop()
     lines = [line for line in requests(server) if line["path"] == f"/upload/{path}"]
-    assert len(lines) == 30
+    text = server.log.read_text()
+    counted = sum(int(count) for count in re.findall(r"INFO (\d+) more requests were cut", text))
+    assert len(lines) >= 10
+    assert len(lines) + counted == 30
     assert {line["status"] for line in lines} <= {"400", "499"}
-    assert len(server.log.read_text().splitlines()) < 45
+    assert len(text.splitlines()) < 45
 
 
 @pytest.mark.parametrize("level", ["warning", "error"])

@@ -53,6 +53,7 @@ SECRET_CREATED = _declare("secret_created", INFO, "New secret written to {path}"
 
 # Requests
 REQUEST = _declare("request", INFO, "{method} {path} {status} in={bytes_in} out={bytes_out} {seconds} from {peer}")
+REQUESTS_CUT = _declare("requests_cut", INFO, "{count} more requests were cut before they were whole")
 REQUEST_MALFORMED = _declare("request_malformed", DEBUG, "Malformed request from {peer}: {reason}")
 REQUEST_FAILED = _declare("request_failed", ERROR, "Request {request_id} failed: {reason}")
 SIGNATURE_REFUSED = _declare("signature_refused", WARNING, "Signature refused from {peer}: {method} {path}: {reason}")
