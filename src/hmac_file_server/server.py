@@ -92,6 +92,11 @@ def run(loaded: Loaded, reload: Reload | None = None, on_listening: OnListening 
     if on_listening is not None:
         on_listening(settings, listening.addresses)
     shared = Shared(SharedCounters(count), gauges(count), Handoff(count))
+    # Requests leave no cycles behind; what was imported need not be looked through for them again and again. To be done
+    # before the fork: a collection writes to every object, and what no process writes to, all of them share.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*_GC_THRESHOLDS)
     try:
         if count == 1:
             return _serve(settings, listening, shared, reload, 0, -1)
@@ -468,10 +473,6 @@ def _serve(
     """Be one serving process. Returns the exit status."""
     listening.keep_only(index)
     shared.handoff.keep_only(index)
-    # Requests leave no cycles behind; what was imported need not be looked through for them again and again.
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(*_GC_THRESHOLDS)
     try:
         _run_loop(Server(settings, listening, shared, reload, index).serve(lifeline))
     except (StorageError, StoreError) as error:
