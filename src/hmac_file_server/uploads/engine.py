@@ -1064,8 +1064,11 @@ class Engine:
             try:
                 lease.upload.draft.sync()
             except StorageError as error:
+                with lease.upload.lock:
+                    let_go = lease.upload.closed
                 self._broken(lease.upload)
-                then(error)
+                # A draft that was let go meanwhile takes no sync; nothing is wrong with the disk.
+                then(UploadRefused("upload_taken_over", TAKEN_OVER) if let_go else error)
                 return
             self._commit(lease, upto, hot, then)
 

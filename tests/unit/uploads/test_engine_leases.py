@@ -618,6 +618,23 @@ def test_a_release_ends_the_transfers_first(world: World, upload: str) -> None:
     world.end()
 
 
+def test_a_body_whose_checkpoint_comes_after_a_release_was_taken_over(world: World, upload: str) -> None:
+    body = world.lease(upload, WHOLE)
+    body.write(BODY)
+    answer = body.finish_soon()
+    released = world.expect("release")
+    world.engine.release(upload, released)
+    world.clock.advance(engine_module.FENCE_SECONDS)
+    while not released.called:  # timers, while the worker has not come to the sync yet
+        timer = next(timer for timer in world.timers if timer.due <= world.clock.steady)
+        world.timers.remove(timer)
+        timer.call()
+    world.run()
+    assert code(answer.result) == "upload_taken_over"
+    assert world.put(upload, BODY).complete
+    world.end()
+
+
 def test_two_servers_hand_an_upload_to_and_fro() -> None:
     world = World(servers=2)
     here, there = world.processes
