@@ -8,6 +8,7 @@ any client was ever told: every durable range, session, URL and finished file. N
 from __future__ import annotations
 
 import argparse
+import math
 import random
 import sys
 import tempfile
@@ -15,7 +16,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.crash.cutting import VOLUME_BYTES, cut_power, settings
+from tests.crash.cutting import VOLUME_BYTES, cut_power, running, settings
 from tests.crash.killing import finish
 from tests.crash.volumes import EXT4, KINDS, NoVolumeError, mounted
 from tests.fixtures.server import FileServer
@@ -25,28 +26,28 @@ from bench.errors import BenchError, MismatchError
 from bench.table import say
 
 
-def measure(work: Path, *, cuts: int, kind: str, seed: str) -> str:
-    """Cut and audit; what was done, in a line. Raises MismatchError for whatever was lost, BenchError."""
+def measure(work: Path, *, cuts: int, seconds: float, kind: str, seed: str) -> str:
+    """Cut and audit until there were so many cuts, or for so long; what was done, in a line.
+
+    Raises MismatchError for whatever was lost, BenchError.
+    """
     done = 0
     began = time.monotonic()
 
-    def tell(until: int) -> None:
+    def enough(until: int) -> bool:
         nonlocal done
         done = until
         if done % 50 == 0:
             say(f"{done} of {cuts} cuts, {crew.ledger.totals}")
+        return done >= cuts or time.monotonic() - began > seconds
 
     try:
         with mounted(work / "volume", size=VOLUME_BYTES, kind=kind) as volume:
             server = FileServer(work / "server", settings(volume, 0))
             crew = Crew(server, seed=seed)
-            server.start()
-            try:
-                cut_power(server, volume, crew, cuts, random.Random(seed), tell)
+            with running(server):
+                cut_power(server, volume, crew, random.Random(seed), enough)
                 finish(crew)
-            finally:
-                if server.child is not None:
-                    server.stop()
     except NoVolumeError as error:
         raise BenchError(str(error)) from error
     except AssertionError as failure:
@@ -58,6 +59,7 @@ def parser() -> argparse.ArgumentParser:
     """Return the parser of `python -m bench.power_cuts`."""
     p = argparse.ArgumentParser(prog="python -m bench.power_cuts", description=__doc__.partition("\n")[0])
     p.add_argument("--cuts", type=int, default=500, metavar="N", help="how often to cut (default 500)")
+    p.add_argument("--seconds", type=float, default=math.inf, metavar="S", help="or after so long (default: no matter)")
     p.add_argument("--fs", choices=KINDS, default=EXT4, help=f"the file system (default {EXT4})")
     p.add_argument("--seed", default="cuts", help="what the clients do and when the cuts come follows from it")
     p.add_argument("--work", type=Path, metavar="DIR", help="where the image is kept (default bench/results)")
@@ -73,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parent.mkdir(parents=True, exist_ok=True)
     try:
         with tempfile.TemporaryDirectory(prefix="work-", dir=parent) as work:
-            print(measure(Path(work), cuts=options.cuts, kind=options.fs, seed=options.seed))
+            print(measure(Path(work), cuts=options.cuts, seconds=options.seconds, kind=options.fs, seed=options.seed))
     except BenchError as error:
         say(f"bench: {error}")
         return 1

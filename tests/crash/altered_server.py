@@ -193,7 +193,7 @@ HARMLESS: Final[dict[str, Callable[[], None]]] = {
     DEAF: deaf,
     # A write-ahead log that is soon written over in place: its sync does not make folders durable by the way, as
     # that of a file that grows does.
-    SHORT_LOG: setting("PRAGMA wal_autocheckpoint=64"),
+    SHORT_LOG: setting("PRAGMA wal_autocheckpoint=32"),
 }
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final
 
 from tests.crash.killing import LossError
@@ -19,8 +21,8 @@ ANSWERS: Final = 80
 MOMENT_S: Final = 0.03
 """And so much later at most."""
 
-Tell = Callable[[int], None]
-"""Called after every round with the number of cuts until then."""
+Enough = Callable[[int], bool]
+"""Asked after every round with the number of cuts until then: whether there are to be no more."""
 
 
 def settings(volume: Volume, number: int) -> Settings:
@@ -31,6 +33,28 @@ def settings(volume: Volume, number: int) -> Settings:
         "deduplication": {"enabled": number % 4 < 2},
         "logging": {"level": "warning"},
     }
+
+
+def end(server: FileServer) -> None:
+    """Kill the server, if it has not ended by itself: one that was just starting does, without its storage."""
+    with contextlib.suppress(FileNotFoundError):
+        kill(server)
+    assert server.child is not None
+    server.child.process.wait(20)
+    server.child = None
+
+
+@contextlib.contextmanager
+def running(server: FileServer) -> Iterator[None]:
+    """The server is started now and stopped in the end; killed, when something else went wrong before."""
+    server.start()
+    try:
+        yield
+    except BaseException:
+        if server.child is not None:
+            end(server)
+        raise
+    server.stop()
 
 
 def cut(server: FileServer, volume: Volume, crew: Crew, chance: random.Random) -> None:
@@ -44,14 +68,21 @@ def cut(server: FileServer, volume: Volume, crew: Crew, chance: random.Random) -
         time.sleep(chance.random() * MOMENT_S)  # any moment will do, as long as it is another one each time
         crew.ledger.close()
         volume.cut()
-        kill(server)
+        end(server)
     volume.replay()
     crew.ledger.open()
+    for uploader in crew._uploaders:
+        # Who gave an upload up and lost the answer must not begin it anew by its key: that would be another session.
+        if uploader.job is not None and uploader.job.given_up:
+            uploader.job.key = None
 
 
-def cut_power(server: FileServer, volume: Volume, crew: Crew, cuts: int, chance: random.Random, tell: Tell) -> None:
-    """Cut the power below a running server `cuts` times, start it again each time and audit it. Raises LossError."""
-    for done in range(1, cuts + 1):
+def cut_power(server: FileServer, volume: Volume, crew: Crew, chance: random.Random, enough: Enough) -> None:
+    """Cut the power below a running server until that is enough, start it again each time and audit it.
+
+    Raises LossError.
+    """
+    for done in itertools.count(1):
         cut(server, volume, crew, chance)
         server.settings = settings(volume, done)
         server.start()
@@ -59,4 +90,5 @@ def cut_power(server: FileServer, volume: Volume, crew: Crew, cuts: int, chance:
         if lost:
             raise LossError(f"after cut {done}:\n" + "\n".join(lost[:20]))
         crew.prune()
-        tell(done)
+        if enough(done):
+            return

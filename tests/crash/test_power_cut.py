@@ -25,7 +25,7 @@ from hmac_file_server.files.disk import Disk
 from hmac_file_server.files.local import LocalFileStore
 from hmac_file_server.files.paths import PRIVATE, parse
 
-CYCLES = {kind: 25 if kind == EXT4 else 8 for kind in KINDS}
+CYCLES = {kind: 25 if kind == EXT4 else 6 for kind in KINDS}
 WORKERS = 8
 
 

@@ -15,13 +15,13 @@ from pathlib import Path
 import pytest
 from tests.crash.altered import AlteredServer
 from tests.crash.altered_server import UNSYNCED
-from tests.crash.cutting import VOLUME_BYTES, cut, cut_power, settings
+from tests.crash.cutting import VOLUME_BYTES, cut, cut_power, running, settings
 from tests.crash.killing import finish
 from tests.crash.volumes import EXT4, KINDS, NoVolumeError, Volume, mounted
 from tests.fixtures.server import FileServer
 from tests.fixtures.uploaders import Crew
 
-CUTS = {kind: int(os.environ.get("POWER_CUTS", "25" if kind == EXT4 else "8")) for kind in KINDS}
+CUTS = {kind: int(os.environ.get("POWER_CUTS", "25" if kind == EXT4 else "6")) for kind in KINDS}
 SEED = os.environ.get("POWER_CUT_SEED", "20261122")
 SECONDS_EACH = 6
 CONTROL_CUTS = 8
@@ -36,10 +36,6 @@ def volume(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Volume]:
         pytest.skip(str(error))
 
 
-def ignore(_cuts: int) -> None:
-    """The test says nothing before its end."""
-
-
 @pytest.mark.server
 @pytest.mark.timeout(60 + SECONDS_EACH * max(CUTS.values()))
 def test_g_03_nothing_told_is_lost(volume: Volume, tmp_path: Path) -> None:
@@ -47,17 +43,13 @@ def test_g_03_nothing_told_is_lost(volume: Volume, tmp_path: Path) -> None:
     cuts = CUTS[volume.kind]
     server = FileServer(tmp_path / "server", settings(volume, 0))
     crew = Crew(server, seed=f"{SEED} cut")
-    server.start()
-    try:
-        cut_power(server, volume, crew, cuts, random.Random(SEED), ignore)
+    with running(server):
+        cut_power(server, volume, crew, random.Random(SEED), lambda done: done >= cuts)
         finish(crew)
         totals = crew.ledger.totals
         print(f"\nseed {SEED}: {cuts} cuts, {totals}")
         assert totals.completed + totals.given_up == totals.begun
         assert totals.completed > cuts
-    finally:
-        if server.child is not None:
-            server.stop()
 
 
 @pytest.mark.server
@@ -67,17 +59,13 @@ def test_without_the_sync_the_same_cuts_lose_some(volume: Volume, tmp_path: Path
     server = AlteredServer(tmp_path / "server", settings(volume, 0), UNSYNCED)
     crew = Crew(server, seed=f"{SEED} control")
     chance = random.Random(SEED)
-    server.start()
     lost: list[str] = []
-    try:
+    with running(server):
         for _ in range(CONTROL_CUTS):
             cut(server, volume, crew, chance)
             server.start()
             lost += crew.audit()
             if lost:
                 break
-    finally:
-        if server.child is not None:
-            server.stop()
     print("\n".join(lost))
     assert lost, f"{CONTROL_CUTS} cuts lost nothing although nothing was synced"
