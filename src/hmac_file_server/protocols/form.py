@@ -90,6 +90,18 @@ def _boundary(content_type: bytes) -> bytes | None:
     return boundary
 
 
+class _Parser(multipart.PushMultipartParser):  # type: ignore[misc]
+    """The parser, as strict with a header line that came at once as with one that came in pieces.
+
+    Its own search for line ends takes a bare LF for a part of the line when the CRLF behind it is there already.
+    """
+
+    def _on_segment_headerline(self, line: bytes) -> None:
+        if b"\n" in line:
+            raise multipart.ParserError("Invalid line break in segment header")
+        super()._on_segment_headerline(line)
+
+
 class _Form:
     """The sink of a form's body: finds the file's part and hands its bytes to an upload."""
 
@@ -101,7 +113,7 @@ class _Form:
         self._grant = grant
         # Not in its strict mode, which refuses the line end after the last boundary when that comes in a
         # read of its own. What strict mode would refuse besides is refused here.
-        self._parser = multipart.PushMultipartParser(
+        self._parser = _Parser(
             boundary,
             content_length=-1 if length is None else length,
             max_segment_count=_SEGMENTS_MAX,

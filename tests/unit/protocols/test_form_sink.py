@@ -76,6 +76,8 @@ FAULTS = {
     "epilogue": HEAD + b"x" + END + b"y" * 140_000,
     "no file": b'--bound\r\nContent-Disposition: form-data; name="a"\r\n\r\nx' + END,
     "empty": b"",
+    "bare LF": HEAD.replace(b"\r\nContent-Type", b"\nContent-Type") + b"x" + END,
+    "bare LF at the end": HEAD.replace(b"image/png", b"image/png\n") + b"x" + END,
 }
 
 
