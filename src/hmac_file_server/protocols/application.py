@@ -362,7 +362,8 @@ class Application:
         while len(name.encode("utf-8")) > _NAME_BYTES:
             stem, dot, extension = name.rpartition(".")
             name = f"{stem[:-1]}.{extension}" if dot and len(stem) > 1 and len(extension) < 20 else name[:-1]
-        return name or "file"
+        # Where a long name was cut there may be a space or a dot.
+        return name.strip(" .") or "file"
 
     def new_path(self, filename: str, grant: Grant) -> StoragePath:
         """Where a file goes whose request names no path: where the grant says, else 128 random bits and the name.

@@ -306,6 +306,8 @@ def test_long_names_keep_their_extension(site: Site) -> None:
     assert clean("x" * 500 + "." + "y" * 100).startswith("x" * 150)
     assert clean("." + "x" * 500) == "x" * 200
     assert clean("ü" * 500 + ".jpg") == "ü" * 98 + ".jpg"
+    # Cut just behind a space, where no name may end.
+    assert clean("x" * 199 + " " + "y" * 50) == "x" * 199
 
 
 def test_where_a_file_without_a_path_goes(site: Site) -> None:
