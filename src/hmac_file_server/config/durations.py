@@ -51,7 +51,9 @@ def show(seconds: float) -> str:
     whole = int(seconds)
     if seconds != whole:
         millis = round(seconds * 1000, 6)
-        return f"{millis:g}ms" if millis < 1_000_000 and float(f"{millis:g}") == millis else f"{seconds:.9f}s"
+        short = f"{millis:g}"
+        # Below a tenth of a microsecond that would have an exponent.
+        return f"{short}ms" if "e" not in short and float(short) == millis else f"{seconds:.9f}s"
     hours, rest = divmod(whole, 3600)
     minutes, secs = divmod(rest, 60)
     text = (f"{hours}h" if hours else "") + (f"{minutes}m" if minutes else "") + (f"{secs}s" if secs else "")

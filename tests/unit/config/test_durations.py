@@ -1,5 +1,5 @@
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from hmac_file_server.config import durations
@@ -52,6 +52,14 @@ def test_shown_durations_are_read_back(seconds: int) -> None:
 @given(st.integers(1, 10**7))
 def test_shown_milliseconds_are_read_back(millis: int) -> None:
     assert durations.parse(durations.show(millis / 1000)) == pytest.approx(millis / 1000)
+
+
+@given(st.integers(1, 10**11))
+@example(4)
+@example(1_000_000_000_500)
+def test_shown_nanoseconds_are_read_back(nanos: int) -> None:
+    seconds = round(nanos / 1e9, 9)
+    assert durations.parse(durations.show(seconds)) == seconds
 
 
 @given(st.text(max_size=30))
