@@ -281,7 +281,11 @@ def _split(text: str) -> SplitResult:
     path = parts.path
     if not path.isascii():
         # As browsers do when such a link is pasted.
-        path = re.sub("[^\x00-\x7f]+", lambda match: _escaped(match[0]), path)
+        try:
+            path = re.sub("[^\x00-\x7f]+", lambda match: _escaped(match[0]), path)
+        except UnicodeEncodeError:
+            # A command line that is not UTF-8 comes with surrogates.
+            raise TargetError("the URL's path is not UTF-8") from None
     if _SAFE.fullmatch(path) is None or _SAFE.fullmatch(parts.query) is None:
         raise TargetError("the URL has a space or another character that must be escaped")
     try:
