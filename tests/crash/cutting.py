@@ -9,12 +9,15 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Final
 
+from tests.crash.disk_audit import audit_of
 from tests.crash.killing import LossError
 from tests.crash.volumes import Volume
+from tests.crash.witnesses import Witnesses, resume
 from tests.faults.chunks import kill
 from tests.fixtures.server import FileServer, Settings
 from tests.fixtures.uploaders import Crew
 
+STORE: Final = "store"
 VOLUME_BYTES: Final = 1 << 30
 ANSWERS: Final = 80
 """A cut comes after so many answers at most."""
@@ -28,7 +31,7 @@ Enough = Callable[[int], bool]
 def settings(volume: Volume, number: int) -> Settings:
     """One process or two, with deduplication or without."""
     return {
-        "server": {"storage_path": str(volume.mount_point / "store"), "processes": 1 + number % 2},
+        "server": {"storage_path": str(volume.mount_point / STORE), "processes": 1 + number % 2},
         "uploads": {"chunk_size": "256KB", "durability": "full"},
         "deduplication": {"enabled": number % 4 < 2},
         "logging": {"level": "warning"},
@@ -57,13 +60,24 @@ def running(server: FileServer) -> Iterator[None]:
     server.stop()
 
 
-def cut(server: FileServer, volume: Volume, crew: Crew, chance: random.Random) -> None:
+def cut(server: FileServer, volume: Volume, crew: Crew, chance: random.Random) -> Witnesses:
     """Work, cut the power in the middle of it, and have the file system again with what the disk has.
+
+    Beside the crew, which uploads in chunks, there are witnesses for the other protocols. What they were told before
+    the cut has the mark 0.
 
     Nothing counts as told that came after the cut was begun: a sync under way while the file system is shut down
     can return success although its journal commit was dropped; with a real power cut nobody hears of it.
     """
-    with crew.working():
+    ledger = crew.ledger
+    witnesses = Witnesses(
+        server,
+        lambda: int(ledger.shut),
+        seed=f"witness-{chance.randrange(10**9)}",
+        each=1,
+        excused=lambda: ledger.shut,
+    )
+    with crew.working(), witnesses.working():
         crew.ledger.wait(crew.ledger.totals.answers + chance.randrange(ANSWERS))
         time.sleep(chance.random() * MOMENT_S)  # any moment will do, as long as it is another one each time
         crew.ledger.close()
@@ -75,6 +89,8 @@ def cut(server: FileServer, volume: Volume, crew: Crew, chance: random.Random) -
         # Who gave an upload up and lost the answer must not begin it anew by its key: that would be another session.
         if uploader.job is not None and uploader.job.given_up:
             uploader.job.key = None
+    assert not witnesses.faults, witnesses.faults
+    return witnesses
 
 
 def cut_power(server: FileServer, volume: Volume, crew: Crew, chance: random.Random, enough: Enough) -> None:
@@ -83,10 +99,14 @@ def cut_power(server: FileServer, volume: Volume, crew: Crew, chance: random.Ran
     Raises LossError.
     """
     for done in itertools.count(1):
-        cut(server, volume, crew, chance)
+        witnesses = cut(server, volume, crew, chance)
+        facts = witnesses.facts
+        # Now the server has the databases as the cut left them, now all is looked at before it can mend anything.
+        lost = audit_of(volume.mount_point / STORE, facts, 0, prefix=witnesses.seed) if done % 2 else []
         server.settings = settings(volume, done)
         server.start()
-        lost = crew.audit()
+        lost += crew.audit()
+        lost += resume(server, [fact for fact in facts if not fact.mark])
         if lost:
             raise LossError(f"after cut {done}:\n" + "\n".join(lost[:20]))
         crew.prune()

@@ -25,25 +25,33 @@ UNFINISHED: Final = frozenset({"file_without_row", "orphan_blob", "orphan_spool"
 
 
 def audit(root: Path, facts: Sequence[Fact], told: int) -> list[str]:
-    """What is wrong with the store at `root`: not what the first facts, those with a mark up to `told`, say, or
-    not whole. Later facts only tell whose bytes are whose."""
-    names = {fact.session: fact.name for fact in facts if fact.session}
-    lost = []
-    try:
-        with contextlib.closing(sqlite3.connect(root / PRIVATE / DATABASE, isolation_level=None)) as database:
-            for each in _told(fact for fact in facts if fact.mark <= told):
-                lost += _check(root, database, each)
-            for session in _sessions(database):
-                lost += _bytes(root, session, names.get(session.id, session.filename))
-    except sqlite3.Error as error:
-        lost.append(f"the sessions cannot be read: {error!r}")
-    lost += _half(root)
+    """What is wrong with a store that witnesses alone have used: with their files and sessions, told or not, and
+    with the store itself.
+
+    Facts with a mark up to `told` were told. Later ones only tell whose bytes are whose.
+    """
+    lost = audit_of(root, facts, told)
     try:
         report = fsck.check(root, repair=False)
         lost += [f"fsck: {each}" for each in report.problems if each.code not in UNFINISHED]
     except StorageError as error:
         lost.append(f"fsck: {error!r}")
     return lost
+
+
+def audit_of(root: Path, facts: Sequence[Fact], told: int, *, prefix: str = "") -> list[str]:
+    """What is wrong with what witnesses have whose names have a prefix; others may use the store, too."""
+    names = {fact.session: fact.name for fact in facts if fact.session}
+    lost = []
+    try:
+        with contextlib.closing(sqlite3.connect(root / PRIVATE / DATABASE, isolation_level=None)) as database:
+            for each in _told(fact for fact in facts if fact.mark <= told):
+                lost += _check(root, database, each)
+            for session in _sessions(database, prefix):
+                lost += _bytes(root, session, names.get(session.id, session.filename))
+    except sqlite3.Error as error:
+        lost.append(f"the sessions cannot be read: {error!r}")
+    return lost + _half(root, prefix)
 
 
 def _told(facts: Iterable[Fact]) -> list[Fact]:
@@ -82,8 +90,10 @@ def _check(root: Path, database: sqlite3.Connection, fact: Fact) -> list[str]:
     return []
 
 
-def _sessions(database: sqlite3.Connection) -> Iterator[Session]:
-    for (one,) in database.execute("SELECT id FROM uploads").fetchall():
+def _sessions(database: sqlite3.Connection, prefix: str) -> Iterator[Session]:
+    for one, name in database.execute("SELECT id, filename FROM uploads").fetchall():
+        if not name.startswith(prefix):
+            continue
         session = load(database, BY_ID, one)
         if session is not None:
             yield session
@@ -112,13 +122,15 @@ def _equal(file: Path, name: str) -> bool:
         return False
 
 
-def _half(root: Path) -> list[str]:
+def _half(root: Path, prefix: str) -> list[str]:
     """Files that people can read and that are not whole."""
     found = []
     for folder, folders, files in os.walk(root):
         if PRIVATE in folders:
             folders.remove(PRIVATE)
         found += [
-            f"{name}: visible, and not whole" for name in files if Path(folder, name).read_bytes() != body_of(name)
+            f"{name}: visible, and not whole"
+            for name in files
+            if name.startswith(prefix) and Path(folder, name).read_bytes() != body_of(name)
         ]
     return found

@@ -59,7 +59,7 @@ def record(folder: Path, *, seed: str, facts: int, alteration: str = "", process
         server.start()
         try:
             begin = recorder.length()
-            witnesses = Witnesses(server, recorder, seed=seed)
+            witnesses = Witnesses(server, recorder.length, seed=seed)
             with witnesses.working():
                 witnesses.wait(facts)
             rested = recorder.length()
@@ -73,7 +73,7 @@ def record(folder: Path, *, seed: str, facts: int, alteration: str = "", process
 def replay(
     recording: Recording, cuts: Sequence[Cut], *, started: Collection[int] = (), tell: Tell | None = None
 ) -> list[str]:
-    """What is wrong after each cut; the numbers `started` are those after which a server is started, too.
+    """What is wrong after each cut; the numbers `started` are those after which a server is started.
 
     Cuts are in the order of the log.
     """
@@ -88,9 +88,11 @@ def replay(
             found: list[str] = []
             try:
                 with _mounted(disk, mount_point):
-                    found += audit(mount_point / _STORE, recording.facts, told)
                     if index in started:
+                        # Not audited before: the databases would not be as the cut left them.
                         found += _start(Path(work, f"server-{index}"), mount_point, recording.facts, told)
+                    else:
+                        found += audit(mount_point / _STORE, recording.facts, told)
                 if index in started:
                     found += _check(disk)
             except subprocess.CalledProcessError as error:
