@@ -714,15 +714,31 @@ class Engine:
         with upload.lock:
             progress = upload.progress()
             wait = upload.state is State.PUBLISHING
-            if upload.state is State.OPEN and upload.whole() and not upload.details.partial and not upload.closed:
+            ending = upload.ending and not upload.closed
+            whole = upload.state is State.OPEN and upload.whole() and not upload.details.partial
+            if whole and not upload.closed and not ending:
                 upload.happen(Event.ALL_THERE)
                 publish = wait = True
             if wait:
                 upload.waiters.append(done)
         if publish:
             self._publish(upload)
+        elif ending:
+            self._complete_unless_ended(upload, done)
         elif not wait:
             done(progress)
+
+    def _complete_unless_ended(self, upload: Upload, done: Ended) -> None:
+        """As `complete`, once it is known whether the end under way has come about."""
+
+        def alone(result: Lease | Progress | Failure) -> None:
+            if isinstance(result, Lease):
+                self._release(result)
+                self.complete(result.upload, done)
+            else:
+                done(result)
+
+        self.claim(upload, _EVERYTHING, 0, on_taken=_nothing, done=alone)
 
     def assemble(self, upload: Upload, done: Ended) -> None:
         """Make an upload of its parts and publish it, as soon as all of them are whole; `done` gets its progress.
@@ -983,8 +999,9 @@ class Engine:
         with upload.lock:
             if failure is None:
                 explicit = upload.details.explicit and last and upload.whole()
-                if upload.state is State.OPEN and upload.closed:
-                    # It was let go: its bytes are safe, and whoever opens it anew goes on with it.
+                if upload.state is State.OPEN and (upload.closed or upload.ending):
+                    # It was let go: its bytes are safe, and whoever opens it anew goes on with it. Or somebody
+                    # is ending it, who fenced this body.
                     failure = UploadRefused("upload_taken_over", TAKEN_OVER)
                 elif upload.state is State.OPEN and (explicit or upload.ready()):
                     upload.happen(Event.ALL_THERE)
@@ -1408,6 +1425,7 @@ class Engine:
                 alive = event is Event.EXPIRE and held.expires > now
                 if not alive:
                     lease.committing += 1
+                    held.ending = True
                 epoch = held.epoch
                 progress = held.progress()
             if alive:
@@ -1443,6 +1461,7 @@ class Engine:
             self._tell(upload.id)
         with upload.lock:
             lease.committing -= 1
+            upload.ending = False
         if result is False:
             # Some other server has charge of it, or has ended it.
             self._drop(upload)

@@ -30,6 +30,7 @@ class Upload:
         "details",
         "draft",
         "durable",
+        "ending",
         "epoch",
         "expires",
         "filename",
@@ -84,6 +85,8 @@ class Upload:
         self.used_at = 0.0
         # Not in charge of it any more: it was let go, or has ended.
         self.closed = False
+        # The store is asked to end it without a file: it is not to be published meanwhile.
+        self.ending = False
 
     def happen(self, event: Event) -> None:
         """Follow the table. Raises RuntimeError for an event that cannot be: a defect."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 
 import pytest
-from tests.fixtures.engine_world import DAY, World, order
+from tests.fixtures.engine_world import DAY, Expected, World, order
 
 from hmac_file_server.files.contract import StorageBusy, StorageError, StorageFailed
 from hmac_file_server.stores.contract import Checkpoint, StoreError
@@ -759,5 +759,76 @@ def test_a_client_that_comes_when_the_upload_is_due(world: World, upload: str, c
         world.run()
         assert body.done.result.state is State.EXPIRED
         assert not world.disk.links
+    assert (world.processes[0].pool.bytes, world.processes[0].pool.uploads) == (0, 0)
+    world.end()
+
+
+# ---- an end under way
+
+
+def whole_and_open(world: World) -> str:
+    """An upload that has all its bytes, and whose client has yet to say that these are all."""
+    upload = world.create(len(BODY), explicit=True).id
+    assert world.put(upload, BODY).state is State.OPEN
+    assert isinstance(upload, str)
+    return upload
+
+
+def end_under_way(world: World, upload: str, way: str) -> Expected:
+    """An upload is being ended, and the store has yet to hear of it."""
+    ended = world.expect(way)
+    if way == "cancel":
+        world.engine.cancel(upload, ended)
+    else:
+        world.engine.reject(upload, UploadRefused("upload_overrun", "Too much."), ended)
+    world.clock.advance(engine_module.FENCE_SECONDS)
+    while not world.sessions.pending:
+        timer = next(timer for timer in world.timers if timer.due <= world.clock.steady)
+        world.timers.remove(timer)
+        timer.call()
+    return ended
+
+
+@pytest.mark.parametrize("way", ["cancel", "reject"])
+@pytest.mark.parametrize("confirmed", [True, False])
+def test_nothing_is_published_while_its_end_is_under_way(world: World, way: str, confirmed: bool) -> None:
+    upload = whole_and_open(world)
+    held = world.open(upload)
+    if not confirmed:
+        world.fail("commit")
+    ended = end_under_way(world, upload, way)
+    completed = world.expect("complete")
+    world.engine.complete(held, completed)
+    world.advance(1.0)
+    if confirmed:
+        assert isinstance(ended.result, Progress)
+        assert not world.disk.links
+        if way == "cancel":
+            assert code(completed.result) == "upload_not_found"
+        else:
+            assert completed.result.state is State.FAILED
+    else:
+        assert code(ended.result) == "sessions_unavailable"
+        assert completed.result.complete
+        assert stored(world) == BODY
+    assert (world.processes[0].pool.bytes, world.processes[0].pool.uploads) == (0, 0)
+    world.end()
+
+
+def test_a_fenced_body_of_known_bytes_publishes_nothing_that_is_being_ended(world: World) -> None:
+    upload = whole_and_open(world)
+    body = world.lease(upload, WHOLE, obeys=False)
+    body.write(BODY)
+    ended = end_under_way(world, upload, "cancel")
+    answer = world.expect("finish")
+    world.engine.finish(body.lease, answer, last=True)
+    body.finished = answer
+    while world.jobs:  # its checkpoint comes before the store's answer
+        _, job = world.jobs.pop(0)
+        job()
+    world.advance(1.0)
+    assert ended.result.state is State.GONE
+    assert code(answer.result) == "upload_taken_over"
+    assert not world.disk.links
     assert (world.processes[0].pool.bytes, world.processes[0].pool.uploads) == (0, 0)
     world.end()
