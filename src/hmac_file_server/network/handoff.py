@@ -18,6 +18,8 @@ _INLINE, _IN_FILE = range(2)
 _INLINE_MAX: Final = 16 * 1024
 _PEER_MAX: Final = 256
 _MESSAGE_MAX: Final = _HEAD.size + _PEER_MAX + _INLINE_MAX
+# The kernel cuts it to its own limit: many clients may come back at once.
+_WAITING_BYTES: Final = 4 * 1024 * 1024
 _DESCRIPTORS: Final = 2
 _DESCRIPTOR_BYTES: Final = array("i").itemsize
 _FLAGS: Final = socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC
@@ -36,6 +38,7 @@ class Handoff:
                 inbox, outbox = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
                 inbox.setblocking(False)
                 outbox.setblocking(False)
+                outbox.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _WAITING_BYTES)
                 self._inboxes.append(inbox)
                 self._outboxes.append(outbox)
         except OSError:

@@ -33,6 +33,9 @@ _ANONYMOUS_PLACES: Final = 100
 # how often that is looked at: whoever asks for the offset waits no longer.
 _QUIET: Final = 0.003
 _QUIET_LOOKS: Final = 8
+# When everybody comes back at once, a process may have more to take over than its inbox holds for a moment. Seconds
+# after which it is tried again: two in all.
+_FULL_INBOX: Final = (0.01, 0.02, 0.04, 0.08, 0.15, 0.3, 0.5, 0.9)
 
 
 def is_id(text: str) -> bool:
@@ -57,9 +60,17 @@ def at_home(app: "Application", exchange: Exchange, upload_id: str) -> bool:
     home = app.engine.home(upload_id)
     if home == app.engine.here:
         return True
-    if not exchange.hand_over(functools.partial(app.give, home)):
-        refuse(exchange, "server_busy", "The server is busy; try again soon.", b"Retry-After: 1\r\n")
+    _hand_over(app, exchange, home, _FULL_INBOX)
     return False
+
+
+def _hand_over(app: "Application", exchange: Exchange, home: int, delays: tuple[float, ...]) -> None:
+    if exchange.answered or exchange.hand_over(functools.partial(app.give, home)):
+        return
+    if delays:
+        app.call_later(delays[0], functools.partial(_hand_over, app, exchange, home, delays[1:]))
+    else:
+        refuse(exchange, "server_busy", "The server is busy; try again soon.", b"Retry-After: 1\r\n")
 
 
 def order_for(
