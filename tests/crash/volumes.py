@@ -61,22 +61,17 @@ class Volume:
             os.close(fd)
 
     def unmount(self) -> None:
-        """Unmount it, if it is mounted."""
+        """Unmount it, if it is mounted, as soon as nothing uses it any more."""
         if self.mounted:
-            subprocess.run(["umount", str(self.mount_point)], check=True, capture_output=True)
+            wait_until(self._unmounted, "nothing uses the volume")
             self.mounted = False
 
+    def _unmounted(self) -> bool:
+        return subprocess.run(["umount", str(self.mount_point)], check=False, capture_output=True).returncode == 0
+
     def replay(self) -> None:
-        """After a cut: unmount it as soon as nothing uses it any more, and mount it again."""
-
-        def unmounted() -> bool:
-            try:
-                self.unmount()
-            except subprocess.CalledProcessError:
-                return False
-            return True
-
-        wait_until(unmounted, "nothing uses the volume")
+        """After a cut: mount it anew."""
+        self.unmount()
         self.mount()
 
 
