@@ -425,8 +425,8 @@ def _first_bytes(app: "Application", exchange: Exchange, created: Progress, appe
     answer = _answer(exchange, append, outcome)
     if answer is None:
         return
-    if isinstance(outcome, UploadRefused):
-        # Its client does not know of it, and begins anew.
+    if isinstance(outcome, UploadRefused) and outcome.code != "upload_taken_over":
+        # Its client does not know of it, and begins anew. Whoever took it over came by its key, and goes on with it.
         app.engine.cancel(created.id, lambda _: exchange.respond_soon(answer))
     else:
         exchange.respond(answer)

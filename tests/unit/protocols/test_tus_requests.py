@@ -14,6 +14,7 @@ from hmac_file_server.auth import signing
 from hmac_file_server.files.contract import StorageBusy, StorageError, StorageFailed, StorageFull, StorageReadOnly
 from hmac_file_server.http import BodyCut
 from hmac_file_server.uploads import Rules
+from hmac_file_server.uploads.engine import FENCE_SECONDS
 
 BODY = content(100, "a tus body")
 NAMED = b"filename " + base64.b64encode(b"photo.png")
@@ -204,6 +205,35 @@ def test_a_first_body_with_a_wrong_checksum_ends_the_upload(tus: TusSite, size: 
     assert asked.code == (460, "checksum_mismatch")
     assert tus.world.sessions.sessions == {}
     assert tus.promised == (0, 0)
+
+
+def test_a_repeated_creation_keeps_what_it_took_over(tus: TusSite) -> None:
+    fields = {
+        "x_signature": signing.x_signature(SECRET, "/tus/").encode(),
+        "upload_length": b"%d" % len(BODY),
+        "content_type": STREAM,
+        "idempotency_key": b"once",
+    }
+    first = tus.begin("POST", "/tus/", 40, **fields)
+    tus.run()
+    first.send(BODY[:40])
+    first.end()
+    # The disk is slow, and the client comes back on another network before the bytes are synced.
+    repeat = tus.begin("POST", "/tus/", 60, **fields)
+    tus.world.clock.advance(FENCE_SECONDS)
+    while not repeat.taken:
+        timer = next(timer for timer in tus.world.timers if timer.due <= tus.world.clock.steady)
+        tus.world.timers.remove(timer)
+        timer.call()
+    repeat.send(BODY[:60])
+    repeat.end()
+    tus.run()
+    assert first.code == (409, "upload_taken_over")
+    assert (repeat.status, repeat.offset) == (201, 60)
+    path = f"/tus/{repeat.header('location')}"
+    assert tus.head(path).offset == 60
+    assert tus.patch(path, 60, BODY[60:]).status == 204
+    assert tus.contents() == [BODY]
 
 
 def test_a_creation_that_cannot_be_recorded(tus: TusSite) -> None:
