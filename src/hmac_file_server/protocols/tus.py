@@ -594,6 +594,10 @@ def _made(app: "Application", exchange: Exchange, upload_id: str, result: Progre
             exchange.respond(_begun(exchange, result, with_offset=result.complete))
         return
     answer = failure(exchange, result)
+    if isinstance(result, UploadRefused) and result.code == "upload_taken_over":
+        # By a repeat of this request, which goes on with it.
+        exchange.respond(answer)
+        return
     # Its client does not know of it, and begins anew.
     app.engine.cancel(upload_id, lambda _: exchange.respond_soon(answer))
 

@@ -236,6 +236,29 @@ def test_a_repeated_creation_keeps_what_it_took_over(tus: TusSite) -> None:
     assert tus.contents() == [BODY]
 
 
+def test_a_repeat_of_what_is_being_made_of_parts_keeps_it(tus: TusSite) -> None:
+    parts = [tus.part(BODY[:40]), tus.part(BODY[40:])]
+    fields = {
+        "x_signature": signing.x_signature(SECRET, "/tus/").encode(),
+        "upload_concat": f"final;{' '.join(parts)}".encode(),
+        "idempotency_key": b"once",
+    }
+    first = tus.begin("POST", "/tus/", **fields)
+    while tus.world.sessions.pending or tus.world.sessions.answers:
+        tus.world.step(len(tus.world.jobs))
+    # A worker has yet to come to it when its client asks once more, and asks again later.
+    repeat = tus.begin("POST", "/tus/", **fields)
+    tus.world.clock.advance(FENCE_SECONDS)
+    for timer in [timer for timer in tus.world.timers if timer.due <= tus.world.clock.steady]:
+        tus.world.timers.remove(timer)
+        timer.call()
+    tus.run()
+    assert first.code == (409, "upload_taken_over")
+    assert repeat.status == 201
+    assert tus.head(f"/tus/{repeat.header('location')}").offset == len(BODY)
+    assert BODY in tus.contents()
+
+
 def test_a_creation_that_cannot_be_recorded(tus: TusSite) -> None:
     tus.world.fail("commit")
     assert tus.post(None, upload_length=b"100").code == (503, "sessions_unavailable")
