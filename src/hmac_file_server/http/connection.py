@@ -54,8 +54,8 @@ _CUT_BYTES_MAX: Final = 4 * 1024 * 1024
 _QUIET_SECONDS: Final = 0.2
 # struct linger: on, no second.
 _AT_ONCE: Final = struct.pack("ii", 1, 0)
-# Each 4 KiB of an answer counts like a request in the burst of a pipeline.
-_BURST_SHIFT: Final = 12
+# Each KiB of an answer counts like a request in the burst of a pipeline: some 64 KiB of answers wait, and one more.
+_BURST_SHIFT: Final = 10
 
 
 class State(IntEnum):
