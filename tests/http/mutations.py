@@ -1,11 +1,21 @@
-"""Requests for a fuzzer: valid ones of every kind, and what a hand that knows HTTP does to them."""
+"""Requests for a fuzzer: valid ones of every kind, and what a hand that knows HTTP does to them.
+
+Uploads are continued by ids that only the server's answers tell. In a request they stand as `{upload:N}`, so that a
+seed gives the same requests every time; whoever sends them puts in the N-th id that it has heard of.
+"""
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import hmac
+import json
 import random
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 
 from tests.fixtures import slots
+from tests.fixtures.server import DELETE_SECRET, SECRET
 from tests.http.spellings import spellings
 
 _SPELLINGS = spellings()
@@ -20,6 +30,9 @@ _VALUES = (
     b"x" * 9000, b"multipart/form-data; boundary=x", b"multipart/form-data", b'text/html; charset="', b"Bearer a.b.c", b"Bearer ",
     b"Bearer " + b"." * 50, b"Mon, 01 Jan 0001 00:00:00 GMT", b"Fri, 31 Dec 9999 23:59:60 +2400", b"0" * 64, b"g" * 64, b"%00",
     b"a,b,c", b";;;", b"=?utf-8?q?=00?=", b"\r\n", b"\n", b"\r", b"a\r\nTransfer-Encoding: chunked",
+    b"?1", b"?0", b"?2", b"1.0.0", b"0.2.2", b"bytes 0-9/10", b"bytes */10", b"bytes 5-4/3", b"partial", b"final;/tus/{upload:0}",
+    b"final;/tus/{upload:1} http://t/tus/{upload:2}", b"filename d29ybGQ=", b"filename d29ybGQ", b"sha1 AAAA", b"sha-256=:AAAA:", b"crc32 AA==",
+    b"application/offset+octet-stream", b"application/partial-upload", b"{upload:3}", b"{upload:4}x", b"gzip;q=0.5, *;q=0", b"text/html",
 )  # fmt: skip
 _NAMES = (
     b"Host", b"Content-Length", b"Transfer-Encoding", b"Connection", b"Expect", b"Range", b"If-Range", b"If-None-Match", b"If-Match",
@@ -28,6 +41,8 @@ _NAMES = (
     b"Trailer", b"Content-Disposition", b"X-HTTP-Method-Override", b"Proxy-Connection", b"Keep-Alive", b"Cookie", b"Forwarded",
     b"X-Forwarded-For", b"X-Forwarded-Proto", b"Tus-Resumable", b"Upload-Length", b"Upload-Offset", b"Upload-Complete", b"Accept",
     b"Origin", b"Access-Control-Request-Method", b"Max-Forwards", b"Content-Digest", b"Digest", b"X Y", b"X:", b"", b"\xe9", b"Host ",
+    b"Upload-Draft-Interop-Version", b"Upload-Incomplete", b"Upload-Metadata", b"Upload-Concat", b"Upload-Checksum", b"Upload-Defer-Length",
+    b"Idempotency-Key", b"Repr-Digest", b"Want-Repr-Digest", b"X-Chunk-Offset", b"X-File-SHA256", b"Accept-Encoding", b"Upload-Limit", b"Prefer",
 )  # fmt: skip
 _METHODS = (
     b"GET", b"HEADX", b"PUT", b"POST", b"DELETE", b"OPTIONS", b"PATCH", b"TRACE", b"CONNECT", b"PRI", b"get", b"", b"G\0T", b"M-SEARCH",
@@ -58,6 +73,20 @@ _QUERIES = (
 )
 
 
+_PLACE = re.compile(rb"\{upload:(\d+)\}")
+_FOREIGN = "a-secret-that-nobody-here-has-ever-seen"
+"""What somebody signs with who has no key."""
+
+
+def filled(data: bytes, known: Sequence[bytes]) -> bytes:
+    """A request with ids of uploads in their places, or with one that nobody ever had."""
+    if b"{upload:" not in data:
+        return data
+    return _PLACE.sub(
+        lambda m: known[int(m[1]) % len(known)] if known else b"1700000000_0123456789abcdefghijklmnop", data
+    )
+
+
 class Wire:
     """One request in parts that can be changed one by one."""
 
@@ -73,16 +102,27 @@ class Wire:
 
 
 class Generator:
-    """Endless requests from one seed. `signed`: the storage paths that some request of it may store under."""
+    """Endless requests from one seed. `signed`: the storage paths that some request of it may store under.
 
-    def __init__(self, seed: int, existing: str) -> None:
+    With `foreign` they are those of somebody without the key: nothing that it signs counts, and `signed` stays empty.
+    """
+
+    def __init__(self, seed: int | str, existing: str, *, foreign: bool = False, folder: str = "fuzz") -> None:
         self.random = random.Random(seed)
         self.signed: set[str] = set()
+        self.requests = 0
         self._existing = existing
+        self._foreign = foreign
+        self._secret = _FOREIGN if foreign else SECRET
+        self._folder = folder
         self._count = 0
         self._kinds: tuple[Callable[[], Wire], ...] = (
             self._get, self._get, self._range, self._put_v1, self._put_v1, self._put_v2, self._put_signature,
             self._put_chunked, self._put_chunked, self._put_bearer, self._form, self._form, self._delete, self._options,
+            self._put_token, self._put_v3, self._put_ticket, self._begin, self._chunk, self._chunk, self._status, self._status,
+            self._forget, self._tus_begin, self._tus_append, self._tus_append, self._tus_look, self._tus_end, self._draft_begin,
+            self._draft_slot, self._draft_append, self._draft_append, self._draft_look, self._content_range, self._page, self._page,
+            self._fetch,
         )  # fmt: skip
         self._changes: tuple[Callable[[Wire], None], ...] = (
             self._change_method, self._change_target, self._change_target, self._change_version, self._change_value,
@@ -98,8 +138,9 @@ class Generator:
 
     def request(self) -> bytes:
         rng = self.random
+        self.requests += 1
         wire = rng.choice(self._kinds)()
-        for _ in range(rng.choice((0, 1, 1, 1, 2, 3))):
+        for _ in range(rng.choice((0, 0, 0, 1, 1, 2, 3))):
             rng.choice(self._changes)(wire)
         data = wire.render()
         for _ in range(rng.choice((0, 0, 0, 0, 0, 1, 2))):
@@ -112,15 +153,20 @@ class Generator:
         self._count += 1
         # Some paths come again, so that there are conflicts and repeats.
         number = self._count if self.random.random() < 0.7 else self.random.randint(1, self._count)
-        path = f"fuzz/{number}.{self.random.choice(('bin', 'html', 'jpg'))}"
-        self.signed.add(path)
+        path = f"{self._folder}/{number}.{self.random.choice(('bin', 'html', 'jpg'))}"
+        if not self._foreign:
+            self.signed.add(path)
         return path
 
     def _body(self) -> bytes:
         return self.random.randbytes(self.random.choice((0, 1, 3, 10, 100, 1000, 1000, 20_000)))
 
     def _get(self) -> Wire:
-        path = self._existing if self.random.random() < 0.6 else f"fuzz/{self.random.randint(0, self._count + 2)}.bin"
+        path = (
+            self._existing
+            if self.random.random() < 0.6
+            else f"{self._folder}/{self.random.randint(0, self._count + 2)}.bin"
+        )
         return Wire(b"GET /upload/%b HTTP/1.1" % path.encode(), [b"Host: t"])
 
     def _range(self) -> Wire:
@@ -137,22 +183,221 @@ class Generator:
     def _put_v1(self) -> Wire:
         path, body = self._path(), self._body()
         fields = [b"Expect: 100-continue"] if self.random.random() < 0.2 else []
-        return self._put(path, slots.v1(path, len(body)), body, *fields)
+        return self._put(path, slots.v1(path, len(body), self._secret), body, *fields)
 
     def _put_v2(self) -> Wire:
         path, body = self._path(), self._body()
-        return self._put(path, slots.v2(path, len(body), "image/png"), body, b"Content-Type: image/png")
+        return self._put(path, slots.v2(path, len(body), "image/png", self._secret), body, b"Content-Type: image/png")
 
     def _put_bearer(self) -> Wire:
         path, body = self._path(), self._body()
         slot, _, name = path.partition("/")
-        token = slots.bearer({"slot": slot, "filename": name, "filesize": len(body), "exp": 4_000_000_000})
+        token = slots.bearer(
+            {"slot": slot, "filename": name, "filesize": len(body), "exp": 4_000_000_000}, self._secret
+        )
         return self._put(path, "", body, b"Authorization: " + token.encode())
 
     def _put_signature(self) -> Wire:
         path, body = self._path(), self._body()
-        signature = slots.x_signature("/upload/" + path).encode()
-        return self._put(path, "", body, b"X-Signature: " + signature)
+        return self._put(path, "", body, self._signature("/upload/" + path))
+
+    def _signature(self, path: str) -> bytes:
+        return b"X-Signature: " + slots.x_signature(path, self._secret).encode()
+
+    def _put_token(self) -> Wire:
+        path, body = self._path(), self._body()
+        return self._put(
+            path, slots.token(path, len(body), "text/plain", self._secret), body, b"Content-Type: text/plain"
+        )
+
+    def _put_v3(self) -> Wire:
+        path, body = self._path(), self._body()
+        text = f"PUT\n4000000000\n/upload/{path}".encode()
+        mac = hmac.new(self._secret.encode(), text, hashlib.sha256).hexdigest()
+        return self._put(path, f"v3={mac}&expires=4000000000", body)
+
+    def _ticket(self, **claims: object) -> bytes:
+        told = {"aud": "hmac-file-server", "exp": 4_000_000_000, **claims}
+        parts = [
+            base64.urlsafe_b64encode(part).rstrip(b"=")
+            for part in (b'{"alg":"HS256","typ":"ticket+jwt"}', json.dumps(told).encode())
+        ]
+        mac = hmac.new(self._secret.encode(), b".".join(parts), hashlib.sha256).digest()
+        return b".".join([*parts, base64.urlsafe_b64encode(mac).rstrip(b"=")])
+
+    def _put_ticket(self) -> Wire:
+        path, body = self._path(), self._body()
+        rng = self.random
+        ticket = self._ticket(
+            path=path,
+            **rng.choice(({}, {"max_size": 50}, {"ops": ["put", "get"]}, {"files": 1, "jti": path.replace("/", "-")})),
+        )
+        if rng.random() < 0.5:
+            return self._put(path, f"ticket={ticket.decode()}", body)
+        return self._put(path, "", body, b"Authorization: Bearer " + ticket)
+
+    # ---- uploads that outlive a request
+
+    def _upload(self) -> bytes:
+        return b"{upload:%d}" % self.random.randrange(1 << 20)
+
+    def _ask(self, line: bytes, *fields: bytes, body: bytes | None = None) -> Wire:
+        length = [] if body is None else [b"Content-Length: %d" % len(body)]
+        return Wire(line + b" HTTP/1.1", [b"Host: t", *fields, *length], body or b"")
+
+    def _size(self) -> int:
+        return self.random.choice((0, 1, 3, 5, 10, 10, 100, 1000, 20_000))
+
+    def _begin(self) -> Wire:
+        rng = self.random
+        path = rng.choice(("/upload/chunked", "/upload/chunked", "/chunked-upload"))
+        more = rng.choice(([], [b"Idempotency-Key: %d" % rng.randrange(50)], [b"X-File-SHA256: " + b"0" * 64]))
+        return self._ask(
+            b"POST " + path.encode(),
+            self._signature(path),
+            b"X-Filename: " + rng.choice(_SPELLINGS),
+            b"X-Total-Size: %d" % self._size(),
+            *more,
+        )
+
+    def _chunk(self) -> Wire:
+        rng = self.random
+        place = rng.choice((b"X-Chunk-Number: 0", b"X-Chunk-Number: 0", b"X-Chunk-Number: 1", b"X-Chunk-Offset: 0"))
+        return self._ask(
+            b"PUT /upload/chunked", b"X-Upload-Session-ID: " + self._upload(), place, body=rng.randbytes(self._size())
+        )
+
+    def _status(self) -> Wire:
+        more = self.random.choice((b"", b"", b"&wait=0", b"&wait=-1", b"&wait=x", b"&session_id=1"))
+        return self._ask(b"GET /upload/status?session_id=" + self._upload() + more)
+
+    def _forget(self) -> Wire:
+        return self._ask(b"DELETE /upload/chunked", b"X-Upload-Session-ID: " + self._upload())
+
+    def _tus_begin(self) -> Wire:
+        rng = self.random
+        name = base64.b64encode(rng.choice(_SPELLINGS)[:300])
+        length = rng.choice((b"Upload-Length: %d" % self._size(), b"Upload-Length: %d" % self._size(), b"Upload-Defer-Length: 1",
+                             b"Upload-Concat: final;/tus/" + self._upload() + b" /tus/" + self._upload()))  # fmt: skip
+        fields = [
+            b"Tus-Resumable: 1.0.0",
+            self._signature("/tus/"),
+            length,
+            b"Upload-Metadata: filename " + name + b",filetype aW1hZ2UvcG5n",
+        ]
+        if rng.random() < 0.2:
+            fields.append(b"Upload-Concat: partial")
+        if rng.random() < 0.3:
+            return self._ask(
+                b"POST /tus/",
+                *fields,
+                b"Content-Type: application/offset+octet-stream",
+                body=rng.randbytes(self._size()),
+            )
+        return self._ask(b"POST /tus/", *fields)
+
+    def _tus_append(self) -> Wire:
+        rng = self.random
+        body = rng.randbytes(self._size())
+        fields = [
+            b"Tus-Resumable: 1.0.0",
+            b"Upload-Offset: %d" % rng.choice((0, 0, 0, 1, 3, 10)),
+            b"Content-Type: application/offset+octet-stream",
+        ]
+        if rng.random() < 0.3:
+            name, make = rng.choice((("sha1", hashlib.sha1), ("sha256", hashlib.sha256)))
+            fields.append(b"Upload-Checksum: " + name.encode() + b" " + base64.b64encode(make(body).digest()))
+        if rng.random() < 0.2:
+            fields.append(b"X-HTTP-Method-Override: PATCH")
+            return self._ask(b"POST /tus/" + self._upload(), *fields, body=body)
+        return self._ask(b"PATCH /tus/" + self._upload(), *fields, body=body)
+
+    def _tus_look(self) -> Wire:
+        return self._ask(
+            self.random.choice((b"HEAD", b"GET", b"OPTIONS")) + b" /tus/" + self._upload(), b"Tus-Resumable: 1.0.0"
+        )
+
+    def _tus_end(self) -> Wire:
+        return self._ask(b"DELETE /tus/" + self._upload(), b"Tus-Resumable: 1.0.0")
+
+    def _dialect(self) -> list[bytes]:
+        """Fields of one of the drafts: version, and whether this is the last of the upload."""
+        rng = self.random
+        version = rng.choice((0, 3, 4, 5, 6, 7, 8, 9, 10))
+        last = rng.random() < 0.5
+        complete = b"Upload-Incomplete: ?%d" % (not last) if version == 3 else b"Upload-Complete: ?%d" % last
+        return [complete] if version == 0 else [complete, b"Upload-Draft-Interop-Version: %d" % version]
+
+    def _draft_begin(self) -> Wire:
+        path = self.random.choice(("/upload", "/tus/"))
+        return self._ask(
+            b"POST " + path.encode(),
+            self._signature(path),
+            *self._dialect(),
+            b"Upload-Length: %d" % self._size(),
+            body=self._body(),
+        )
+
+    def _draft_slot(self) -> Wire:
+        path, size = self._path(), self._size()
+        return self._put(path, slots.v1(path, size, self._secret), self.random.randbytes(size), *self._dialect())
+
+    def _draft_append(self) -> Wire:
+        offset = b"Upload-Offset: %d" % self.random.choice((0, 0, 1, 3, 10))
+        kind = b"Content-Type: application/partial-upload"
+        return self._ask(
+            b"PATCH /tus/" + self._upload(), *self._dialect(), offset, kind, body=self.random.randbytes(self._size())
+        )
+
+    def _draft_look(self) -> Wire:
+        method = self.random.choice((b"HEAD", b"HEAD", b"GET", b"DELETE"))
+        return self._ask(
+            method + b" /tus/" + self._upload(),
+            b"Upload-Draft-Interop-Version: %d" % self.random.randint(2, 10),
+            b"Want-Repr-Digest: sha-256=5",
+        )
+
+    def _content_range(self) -> Wire:
+        rng = self.random
+        size = rng.randint(1, 20)
+        first = rng.choice((0, 0, 1, 5))
+        if rng.random() < 0.3:
+            return self._ask(b"PUT /tus/" + self._upload(), b"Content-Range: bytes */%d" % size, body=b"")
+        total = rng.choice((b"*", b"%d" % (first + size), b"%d" % (first + size + 1)))
+        return self._ask(
+            b"PUT /tus/" + self._upload(),
+            b"Content-Range: bytes %d-%d/%b" % (first, first + size - 1, total),
+            body=rng.randbytes(size),
+        )
+
+    # ---- what anybody may see
+
+    def _page(self) -> Wire:
+        rng = self.random
+        ticket = self._ticket(prefix="", ops=["upload", "create"])
+        target = rng.choice(
+            (b"/", b"/upload-page.js", b"/uploader.js", b"/upload-page.css", b"/upload-icon.svg", b"/health", b"/ready", b"/?ticket=" + ticket,
+             b"/?ticket=a.b.c", b"/upload?ticket=" + ticket, b"/upload-qr.svg?url=http://t/x", b"/upload-qr.svg?url=" + rng.choice(_SPELLINGS))
+        )  # fmt: skip
+        accept = rng.choice(
+            (b"Accept: text/html", b"Accept-Encoding: gzip", b"Accept-Encoding: gzip;q=0, *", b"If-None-Match: *")
+        )
+        return self._ask(rng.choice((b"GET", b"GET", b"HEAD")) + b" " + target, accept)
+
+    def _fetch(self) -> Wire:
+        """A finished upload, or a file as an attachment, with a range of it."""
+        rng = self.random
+        target = rng.choice(
+            (
+                b"/tus/" + self._upload(),
+                b"/download/" + self._existing.encode(),
+                b"/download/upload/" + self._existing.encode(),
+            )
+        )
+        return self._ask(
+            b"GET " + target,
+            rng.choice((b"Range: bytes=0-0", b"Range: bytes=-3", b'If-Range: "x"', b"Range: bytes=5-,0-")),
+        )
 
     def _put_chunked(self) -> Wire:
         wire = self._put_signature()
@@ -184,7 +429,7 @@ class Generator:
             [
                 b"Host: t",
                 b"Content-Length: %d" % len(body),
-                b"X-Signature: " + slots.x_signature("/upload").encode(),
+                self._signature("/upload"),
                 b"Content-Type: multipart/form-data; boundary=limit",
             ],
             body,
@@ -192,7 +437,10 @@ class Generator:
 
     def _delete(self) -> Wire:
         path = self._path()
-        return Wire(b"DELETE %b HTTP/1.1" % slots.target(path, slots.delete_token(path)).encode(), [b"Host: t"])
+        return Wire(
+            b"DELETE %b HTTP/1.1" % slots.target(path, slots.delete_token(path, DELETE_SECRET, self._secret)).encode(),
+            [b"Host: t"],
+        )
 
     def _options(self) -> Wire:
         return Wire(
