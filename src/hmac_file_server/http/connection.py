@@ -248,6 +248,7 @@ class Connection(asyncio.BufferedProtocol):
         elif state == _COLLECTING:
             self._end_collecting(BodyCut.DISCONNECTED)
         self._own = _NO_SPAN
+        self._parser.close()
         if self._relay is not None:
             self._relay.client_gone()
         self.listener.forget(self)

@@ -102,6 +102,9 @@ class Request:
         return self.chunked or bool(self.content_length)
 
 
+_NO_FIELDS: Final[dict[bytes, bytes]] = {}
+
+
 class HeadParser:
     """Parses the heads of one connection. Not thread-safe."""
 
@@ -110,9 +113,13 @@ class HeadParser:
     def __init__(self, known_hosts: dict[bytes, None]) -> None:
         """`known_hosts` is shared by all connections: host values already found well-formed."""
         self._hosts = known_hosts
-        self._fields: dict[bytes, bytes] = {}
+        self._fields = _NO_FIELDS
         self._repeated: bytes | None = None
         self._parser: httptools.HttpRequestParser | None = None
+
+    def close(self) -> None:
+        """Let go of what refers back to this: nobody is to wait for the collector of garbage."""
+        self._parser = None
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Httptools callback."""
@@ -166,6 +173,8 @@ class HeadParser:
         except httptools.HttpParserError:
             self._parser = None
             raise HttpError(400, "bad_request", "The request head is malformed.") from None
+        # They belong to the request; a connection that waits for the next one shall not keep them.
+        self._fields = _NO_FIELDS
         if self._repeated is not None:
             self._parser = None
             raise HttpError(400, "repeated_field", "A header field that may stand once stands twice.")
