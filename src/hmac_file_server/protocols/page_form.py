@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 _HEAD: Final = b"Content-Type: text/html; charset=utf-8\r\n" + POLICY + b"Cache-Control: no-store\r\n"
 # Of the JSON that a page takes the place of.
-_REPLACED: Final = (b"content-type:", b"etag:")
+_REPLACED: Final = (b"content-type:", b"etag:", b"cache-control:")
 _LINK: Final = re.compile(rb"(?:\A|&)ticket(?:=|&|\Z)", re.IGNORECASE)
 _TICKET: Final = re.compile(rb"[A-Za-z0-9._-]{1,8192}")
 _PREFIX: Final = re.compile(r"(?:/[A-Za-z0-9._~-]+)*/?")

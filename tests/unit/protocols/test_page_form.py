@@ -324,6 +324,7 @@ def test_a_refused_form(site: Site) -> None:
     assert "at most 4 bytes" in document.text
     assert "Error too_large, request test-1" in document.text
     assert document.has("a"), "there is a way back"
+    assert answer.head.lower().count(b"cache-control:") == 1
     assert site.store.files == {}
     assert site.store.idle
 
