@@ -137,7 +137,8 @@ class Lease:
                 with predecessor.mutex:
                     pass
             self.predecessors.clear()
-            if not self.live:
+            # An upload that another has completed meanwhile has no draft any more.
+            if not self.live or self.upload.closed:
                 raise UploadRefused("upload_taken_over", TAKEN_OVER)
             position = self.position
             end = position + len(view)

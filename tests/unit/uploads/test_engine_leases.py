@@ -832,3 +832,18 @@ def test_a_fenced_body_of_known_bytes_publishes_nothing_that_is_being_ended(worl
     assert not world.disk.links
     assert (world.processes[0].pool.bytes, world.processes[0].pool.uploads) == (0, 0)
     world.end()
+
+
+def test_a_body_that_goes_on_after_the_upload_was_completed_is_told_so(world: World) -> None:
+    upload = whole_and_open(world)
+    body = world.lease(upload, WHOLE)
+    body.write(BODY[:10])
+    completed = world.expect("complete")
+    world.engine.complete(body.lease.upload, completed)
+    world.run()
+    assert completed.result.complete
+    with pytest.raises(UploadRefused) as refused:
+        body.write(BODY[10:20])
+    assert refused.value.code == "upload_taken_over"
+    body.cut()
+    world.end()
