@@ -16,7 +16,7 @@ ALLOWED = frozenset({501, 503, 505, 507})
 
 _HEAD = re.compile(rb"HTTP/1\.1 ([0-9]{3}) [^\r\n]*\r\n(?:[^\r\n]+\r\n)*\r\n")
 _LENGTH = re.compile(rb"\r\nContent-Length: ([0-9]+)\r\n")
-_ID = re.compile(rb"Location: (?:http://[^/\r\n]*)?/tus/([0-9]+_[0-9a-z]+)\r\n|\"session_id\": \"([0-9]+_[0-9a-z]+)\"")
+_ID = re.compile(rb"Location: (?:[^\r\n]*/)?([0-9]+_[0-9a-z]+)\r\n|\"session_id\": \"([0-9]+_[0-9a-z]+)\"")
 _KNOWN = 400
 _PATIENCE = 60.0
 
