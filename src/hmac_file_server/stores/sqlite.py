@@ -7,6 +7,7 @@ connections of their own, as many as ever read at once, and see what was committ
 Open the store after the fork: neither its thread nor SQLite's locks survive one.
 """
 
+import os
 import queue
 import sqlite3
 import threading
@@ -156,9 +157,11 @@ class SqliteStore:
             self._set_up(connection)
             if new:
                 prepare(connection)
+            if self._full:
+                _sync_names(self._file)
         except BaseException as error:
             connection.close()
-            if isinstance(error, SessionDatabaseError | sqlite3.Error):
+            if isinstance(error, SessionDatabaseError | sqlite3.Error | OSError):
                 raise _store_error(error) from error
             raise
         return connection
@@ -328,6 +331,19 @@ class SqliteStore:
             done(result)
         except Exception as error:
             self._log("session_callback_failed", error=repr(error))
+
+
+def _sync_names(file: str) -> None:
+    """Have the names of the database and of its log on the medium. Raises OSError.
+
+    SQLite syncs the folder after its first write, and takes no notice when that fails: whatever was answered
+    since would be lost with the log's name.
+    """
+    fd = os.open(os.path.dirname(file) or os.curdir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def _common(error: Exception) -> bool:

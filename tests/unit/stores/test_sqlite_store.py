@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import resource
@@ -151,6 +152,40 @@ def test_a_folder_that_is_missing_is_an_error_without_a_path(tmp_path: Path) -> 
         SqliteStore(str(tmp_path / "missing" / "sessions.db"), full=True)
     assert str(tmp_path) not in str(caught.value)
     assert caught.value.code == "sessions_unavailable"
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["new", "opened-again"])
+def test_its_names_are_durable_before_anything_is_answered(
+    database: str, monkeypatch: pytest.MonkeyPatch, again: bool
+) -> None:
+    """SQLite takes no notice when its own sync of the folder fails, so it must not be the one that counts."""
+    if again:
+        SqliteStore(database, full=True).close()
+    synced: list[tuple[str, list[str]]] = []
+
+    def fsync(fd: int) -> None:
+        folder = os.readlink(f"/proc/self/fd/{fd}")
+        synced.append((folder, sorted(os.listdir(folder))))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    SqliteStore(database, full=True).close()
+    (folder, names) = synced[-1]
+    assert folder == os.path.dirname(database)
+    assert {"sessions.db", "sessions.db-wal"} <= set(names)
+    synced.clear()
+    SqliteStore(database, full=False).close()
+    assert synced == []
+
+
+def test_a_folder_that_cannot_be_synced_is_an_error(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fsync(_fd: int) -> None:
+        raise OSError(errno.EIO, "no")
+
+    before = len(os.listdir("/proc/self/fd"))
+    monkeypatch.setattr(os, "fsync", fsync)
+    with pytest.raises(StoreError, match="the session database failed"):
+        SqliteStore(database, full=True)
+    assert len(os.listdir("/proc/self/fd")) == before
 
 
 def test_several_threads_may_make_the_database_at_once(database: str) -> None:
