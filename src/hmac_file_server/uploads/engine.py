@@ -325,11 +325,12 @@ class Engine:
             return
         if not isinstance(result, Session) or result.id != session.id:
             self._ledger.end(session.id)
-            self._give_back_ticket(order.ticket)
+            outcome: Progress | Failure
             if isinstance(result, Session):
-                done(self._repeated(order, result))
+                outcome = self._repeated(order, result)
             else:
-                done(result if isinstance(result, StoreError) else StoreError("the session was not recorded"))
+                outcome = result if isinstance(result, StoreError) else StoreError("the session was not recorded")
+            self._give_back_ticket(order.ticket, functools.partial(done, outcome))
             return
         try:
             draft = self._files.draft(session.id, create=True)
@@ -383,8 +384,7 @@ class Engine:
             done(self._latest(survivor))
             return
         self._ledger.end(session.id)
-        self._give_back_ticket(order.ticket)
-        done(failure)
+        self._give_back_ticket(order.ticket, functools.partial(done, failure))
 
     def _new_hasher(self, session: Session) -> Hasher | None:
         """A hasher for a file that will be hashed, as far as that is known; none for what is never published."""
@@ -570,10 +570,13 @@ class Engine:
                 # It has changed hands, or has ended, since it was looked at.
                 self._load(session.id, tries - 1, asked=True)
                 return
+            outcome = result if isinstance(result, StoreError) else refusal
+            opened = functools.partial(self._opened, session.id, outcome)
             if result is True:
                 self._ledger.end(session.id)
-                self._give_back_ticket(details_of(session).ticket)
-            self._opened(session.id, result if isinstance(result, StoreError) else refusal)
+                self._give_back_ticket(details_of(session).ticket, opened)
+            else:
+                opened()
 
         self._store.submit(change, finished)
 
@@ -1326,12 +1329,17 @@ class Engine:
         self._remember(progress)
         self._unlist(upload)
         self._ledger.end(upload.id)
-        if receipt.code or not own:
-            self._give_back_ticket(upload.details.ticket)
         self._submit(upload.draft.discard)
         self._tell(upload.id)
-        for done in waiters:
-            done(progress)
+
+        def told() -> None:
+            for done in waiters:
+                done(progress)
+
+        if receipt.code or not own:
+            self._give_back_ticket(upload.details.ticket, told)
+        else:
+            told()
 
     def _ended(self, upload: Upload) -> bool:
         """Whether the store knows the end of an upload that is ours."""
@@ -1456,7 +1464,6 @@ class Engine:
                 progress = upload.progress()
             self._unlist(upload)
             self._ledger.end(upload.id)
-            self._give_back_ticket(upload.details.ticket)
             self._submit(upload.draft.discard)
             self._tell(upload.id)
         with upload.lock:
@@ -1467,12 +1474,14 @@ class Engine:
             self._drop(upload)
         self._release(lease)
         if result is True:
-            done(progress)
+            self._give_back_ticket(upload.details.ticket, functools.partial(done, progress))
         else:
             done(result if isinstance(result, StoreError) else _unknown())
 
-    def _give_back_ticket(self, ticket: tuple[str, int, float] | None) -> None:
+    def _give_back_ticket(self, ticket: tuple[str, int, float] | None, then: Callable[[], None]) -> None:
+        """Take back one use of a ticket; `then` whoever ended the upload may be told, who may begin another at once."""
         if ticket is None:
+            then()
             return
 
         def work() -> None:
@@ -1480,6 +1489,7 @@ class Engine:
                 self._files.give_back_ticket(ticket[0])
             except StorageError as error:
                 self._log("ticket_not_given_back", error=repr(error))
+            then()
 
         self._submit(work)
 

@@ -198,6 +198,42 @@ def test_a_ticket_is_given_back_when_nothing_new_was_stored(world: World, conten
     world.end()
 
 
+def used_when_told(world: World, answer: Expected) -> int:
+    """Uses of the ticket at the moment of the answer, when workers are as late as can be."""
+    while not answer.results:
+        # What workers are to do comes first among the choices.
+        assert world.step(min(len(world.jobs), len(world.choices()) - 1))
+    return world.tickets["ticket"]
+
+
+def test_whoever_is_told_of_an_end_may_use_the_ticket_at_once(world: World) -> None:
+    first = world.create(64, ticket=TICKET)
+    cancelled = world.expect("cancel")
+    world.engine.cancel(first.id, cancelled)
+    assert used_when_told(world, cancelled) == 0
+    world.run()
+    world.put(world.create(64).id, BODY)
+    world.clock.advance(100)
+    again = world.create(64, ticket=TICKET)
+    body = world.lease(again.id, (0, 64))
+    body.write(BODY)
+    answer = body.finish_soon()
+    assert used_when_told(world, answer) == 0
+    world.run()
+    world.end()
+
+
+def test_whoever_repeats_a_creation_has_used_the_ticket_once(world: World) -> None:
+    ticket = ("ticket", 2, 4e9)
+    first, again = world.expect("first"), world.expect("again")
+    world.engine.create(order(64, key="alice 1", ticket=ticket), first)
+    world.engine.create(order(64, key="alice 1", ticket=ticket), again)
+    assert world.tickets == {"ticket": 2}
+    assert used_when_told(world, again) == 1
+    world.run()
+    world.end()
+
+
 def test_a_ticket_of_an_expired_upload_is_given_back(world: World) -> None:
     upload = world.create(64, ticket=TICKET)
     world.advance(DAY + 1)
