@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import random
 import subprocess
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -18,12 +18,12 @@ from typing import Final, Self, TypeAlias
 
 from tests.crash.hatchery import HatchedServer, Hatchery
 from tests.crash.killing import LossError
-from tests.crash.one_upload import CHUNK_SIZE, OneUpload, check, losses, open_sessions, strangers
+from tests.crash.one_upload import CHUNK_SIZE, OneUpload, RefusedError, check, losses, open_sessions, strangers
 from tests.crash.syscalls import SYNCS, TURNS, Call, Note, Point, points
 from tests.crash.volumes import Volume
 from tests.faults.chunks import drafts
 from tests.fixtures.child import wait_until
-from tests.fixtures.server import Settings
+from tests.fixtures.server import Answer, Settings
 
 from hmac_file_server.files.paths import PRIVATE
 
@@ -45,6 +45,15 @@ class Totals:
     def __str__(self) -> str:
         """One line."""
         return f"{self.points} points, {self.crashes} crashes, {self.missed} points not met, {self.restarts} restarts"
+
+
+@dataclass(frozen=True, slots=True)
+class Suffered:
+    """An upload, the first of its calls that failed, and the answer that its client got for it, if it was none."""
+
+    upload: OneUpload
+    hit: Note
+    refused: Answer | None
 
 
 class CrashRig:
@@ -138,6 +147,41 @@ class CrashRig:
             assert self.server.exit_code() == -9
         self._judge(upload, f"{crashes} crashes in a row, the first before {point} of {upload.seed!r}")
         return crashes
+
+    def suffer(self, make: Make, arm: Callable[[], None], *, meanwhile: bool = True, **options: int) -> Suffered | None:
+        """An upload during which calls fail as `arm` says, until it is refused; None when none of its calls did.
+
+        The fault is over when this returns; `meanwhile`: files are read before it is. Raises LossError when what was
+        told is not so.
+        """
+        upload = self.new(make, **options)
+        earlier = [each for each in self.uploads if each.complete][-2:]
+        arm()
+        self.totals.points += 1
+        refused: Answer | None = None
+        try:
+            upload.go()
+        except RefusedError as error:
+            refused = error.answer
+        hit = self.watch.hit() if self.watch.hits else None
+        found = losses(earlier) if meanwhile else []
+        self.watch.rest()
+        assert not self.server.ended(), self.server.log_text()[-4000:]
+        found += losses([*earlier, upload])
+        if found:
+            raise LossError(f"after a failed {hit} of {upload.seed!r}:\n" + "\n".join(found[:20]))
+        return None if hit is None else Suffered(upload, hit, refused)
+
+    def lose_power(self) -> None:
+        """Cut the power of the disk and start again from what it has."""
+        assert self._volume is not None
+        self._volume.cut()
+        self.server.kill(judge=False)
+        self._revive(cut=True)
+
+    def finish(self, upload: OneUpload, when: str) -> None:
+        """Bring an upload to its end, from wherever it is, and look at everything. Raises LossError."""
+        self._judge(upload, when)
 
     def _run(self, upload: OneUpload) -> bool:
         """Whether the server died of it, as it was told."""

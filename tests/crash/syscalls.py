@@ -153,9 +153,10 @@ class Watch:
         self._block.mount = b"" if mounted_at is None else os.fsencode(mounted_at)
 
     def rest(self) -> None:
-        """From here on nothing is counted, and nothing happens."""
+        """From here on nothing is counted, and nothing happens; there were no hits."""
         self._block.action = Action.NOTHING
         self._block.watching = 0
+        self._block.hits = 0
 
     def begin(self) -> None:
         """Count and note from here on; nothing happens."""
@@ -198,6 +199,12 @@ class Watch:
     def hits(self) -> int:
         """How often it happened."""
         return int(self._block.hits)
+
+    def hit(self) -> Note:
+        """The first call at which it happened. Only for calls that fail: of a kill there is no note to be sure of."""
+        first = int(self._block.first)
+        mask = int(self._block.mask)
+        return [note for note in self.notes() if mask & 1 << note.call][first - 1]
 
     def notes(self) -> list[Note]:
         """The calls since it was last said what should happen, in their order."""
