@@ -194,7 +194,7 @@ def _files(c: Collector) -> None:
         ("precondition", "GET", {"If-Match": '"x"'}),
         ("head-not-modified", "HEAD", {"If-None-Match": "*"}),
     ):
-        c.ask(name, method, "/upload/a/text.txt", **{key.replace("-", "_"): value for key, value in fields.items()})
+        c.ask(name, method, "/upload/a/text.txt", body=None, **{key.replace("-", "_"): value for key, value in fields.items()})
     c.ask("get-attachment", "GET", "/upload/a/page.html")
     c.ask("get-download", "GET", "/download/a/text.txt")
     c.ask("get-named", "GET", "/upload/a/f%C3%BCr%20%22x%22.bin")
@@ -360,7 +360,8 @@ def _malformed(c: Collector) -> None:
     c.ask("bad-coding", "PUT", "/x", b"", Transfer_Encoding="gzip")
     c.ask("bad-expect", "PUT", "/x", b"", Expect="tea")
     c.ask("long-target", "GET", "/" + "x" * 9000)
-    c.ask("many-fields", "GET", "/", None, **{f"X_{number}": "y" for number in range(120)})
+    many = {f"X_{number}": "y" for number in range(120)}
+    c.ask("many-fields", "GET", "/", body=None, **many)
     c.ask("bad-method", "NOPE", "/")
 
 

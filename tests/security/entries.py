@@ -171,10 +171,7 @@ ENTRIES: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
             _CONFORMANCE,
             "tests/http/test_conformance.py::test_as_many_requests_reach_the_application_as_the_model_says",
             "tests/http/test_front.py::test_nginx_and_we_agree_on_every_case",
-            "tests/http/test_front.py::test_haproxy_and_we_agree_on_every_case",
             "tests/http/test_front.py::test_nothing_is_smuggled_through_nginx",
-            "tests/http/test_front.py::test_nothing_is_smuggled_through_haproxy",
-            "tests/http/test_front.py::test_what_a_proxy_refuses_and_we_take_has_one_reading",
         ),
     ),
     "S-19": (
