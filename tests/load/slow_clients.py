@@ -90,7 +90,7 @@ def attack(server: FileServer, folder: Path, mode: str, connections: int, second
         tool.kill()
         tool.wait()
     wait_until(lambda: gauges.descriptors(server) <= base + 4, "the descriptors are free", seconds=60)
-    rows = list(csv.DictReader(statistics.with_suffix(".csv").open(encoding="utf-8")))
+    rows = list(csv.DictReader(statistics.with_suffix(".csv").read_text(encoding="utf-8").splitlines()))
     assert rows, "slowhttptest told nothing"
     available = [int(next(value for name, value in row.items() if "Available" in name)) for row in rows]
     connected = [int(row["Connected"]) for row in rows]
