@@ -24,6 +24,8 @@ _BUFFER_BYTES: Final = 256 * 1024
 _SWEEP_SECONDS: Final = 1.0
 # asyncio listens once more, with 100 if not told otherwise; the kernel cuts it to its own limit.
 _BACKLOG: Final = 4096
+# How long those that were cut at the end of a drain have to read so; with the drain, less than ten seconds.
+CUT_SECONDS: Final = 1.5
 
 Handler = Callable[[Exchange], None]
 OnDone = Callable[[Exchange, int, int], None]
@@ -224,7 +226,7 @@ class Listener:
             connection.shut_down()
         if self.connections:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._emptied.wait(), 2.0)
+                await asyncio.wait_for(self._emptied.wait(), CUT_SECONDS)
         for connection in list(self.connections):
             connection.abort()
         for relay in list(self.relays):
