@@ -393,6 +393,9 @@ def _created(
         _assemble(app, exchange, result, functools.partial(_made, app, exchange, result.id))
     elif not stream:
         exchange.respond(_begun(exchange, result, with_offset=False))
+    elif _is_whole(result):
+        # A repeat by its key, as below; to its client that offset means that the file is there.
+        _publish(app, exchange, result, functools.partial(_found_whole, exchange))
     elif result.offset or result.complete:
         # A repeat by its key: bytes of it are there already, the client sees how many.
         exchange.respond(_begun(exchange, result, with_offset=True))
@@ -405,6 +408,16 @@ def _created(
         )
         done = functools.partial(_first_bytes, app, exchange, result, append)
         Appending(app, exchange, append, done).begin(result.id)
+
+
+def _found_whole(exchange: Exchange, result: Progress | Failure) -> None:
+    """A repeated creation found an upload with all its bytes, which is published by now, or why not."""
+    if not isinstance(result, Progress):
+        exchange.respond(failure(exchange, result))
+    elif result.state in _ENDED:
+        exchange.respond(ended_badly(exchange, result))
+    else:
+        exchange.respond(_begun(exchange, result, with_offset=result.complete))
 
 
 def _begun(exchange: Exchange, progress: Progress, *, with_offset: bool) -> Response:

@@ -236,6 +236,19 @@ def test_a_repeated_creation_keeps_what_it_took_over(tus: TusSite) -> None:
     assert tus.contents() == [BODY]
 
 
+def test_a_repeated_creation_tells_the_last_offset_when_the_file_is_there(tus: TusSite) -> None:
+    once = {"idempotency_key": b"once"}
+    path = tus.create(len(BODY), **once)
+    tus.world.fail("publish")
+    assert tus.patch(path, 0, BODY).code == (507, "storage_full")
+    tus.world.fail("publish")
+    again = {"upload_length": b"%d" % len(BODY), "content_type": STREAM, **once}
+    assert tus.post(b"", **again).code == (507, "storage_full")
+    repeated = tus.post(b"", **again)
+    assert (repeated.status, repeated.offset) == (201, len(BODY))
+    assert tus.contents() == [BODY]
+
+
 def test_a_repeat_of_what_is_being_made_of_parts_keeps_it(tus: TusSite) -> None:
     parts = [tus.part(BODY[:40]), tus.part(BODY[40:])]
     fields = {
