@@ -256,11 +256,11 @@ def test_a_repeat_of_what_is_being_made_of_parts_keeps_it(tus: TusSite) -> None:
         "upload_concat": f"final;{' '.join(parts)}".encode(),
         "idempotency_key": b"once",
     }
-    first = tus.begin("POST", "/tus/", **fields)
+    first = tus.begin("POST", "/tus/", None, **fields)
     while tus.world.sessions.pending or tus.world.sessions.answers:
         tus.world.step(len(tus.world.jobs))
     # A worker has yet to come to it when its client asks once more, and asks again later.
-    repeat = tus.begin("POST", "/tus/", **fields)
+    repeat = tus.begin("POST", "/tus/", None, **fields)
     tus.world.clock.advance(FENCE_SECONDS)
     for timer in [timer for timer in tus.world.timers if timer.due <= tus.world.clock.steady]:
         tus.world.timers.remove(timer)
