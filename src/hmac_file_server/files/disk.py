@@ -8,6 +8,7 @@ import errno
 import fcntl
 import os
 import sqlite3
+from typing import Final
 
 from hmac_file_server.files.contract import (
     StorageBusy,
@@ -17,12 +18,26 @@ from hmac_file_server.files.contract import (
     StorageReadOnly,
 )
 
+_KEEP_SIZE: Final = 1
+_PUNCH_HOLE: Final = 2
+
 
 def _listdir(fd: int) -> list[str]:
     """Names in an open directory; those that are no UTF-8 come with surrogates."""
     # The descriptor given is read through a duplicate, whose position is shared: start at the beginning.
     os.lseek(fd, 0, os.SEEK_SET)
     return os.listdir(fd)
+
+
+def _punch(fd: int, offset: int, length: int) -> None:
+    """Make a hole in a file, whose size stays: its bytes are zeros, its blocks are free."""
+    import ctypes  # only a disk that fails pays for it
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
+    if libc.fallocate(fd, _KEEP_SIZE | _PUNCH_HOLE, offset, length):
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
 
 
 class Disk:
@@ -36,6 +51,7 @@ class Disk:
     fstat = staticmethod(os.fstat)
     stat = staticmethod(os.stat)
     ftruncate = staticmethod(os.ftruncate)
+    punch = staticmethod(_punch)
     copy_file_range = staticmethod(os.copy_file_range)
     statvfs = staticmethod(os.statvfs)
     listdir = staticmethod(_listdir)

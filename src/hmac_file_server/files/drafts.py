@@ -7,6 +7,10 @@ one writes; the kernel frees the lock with its holder.
 A sync counts for everybody whose bytes were written before it began, and for nobody when it failed: the
 kernel reports an error to one of those who ask at the same time, and calls the lost pages clean afterwards.
 So the syncs of one draft go one after the other, and the first that fails is the last.
+
+Bytes whose sync failed are taken out of the file, with the room that they had. Written again in that same room they
+may never reach the medium, although their next sync says so: ext4 lays new bytes into room marked as unwritten, takes
+the mark away when they have arrived, and after a failure never again (seen with Linux 6.18).
 """
 
 import contextlib
@@ -16,7 +20,7 @@ import itertools
 import os
 import re
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from hmac_file_server.files.contract import Buffer, DraftHeld, StorageBusy, StorageError, StorageFailed
@@ -52,6 +56,7 @@ class LocalDraft:
         "_synced",
         "_syncing",
         "_ticket",
+        "_unsynced",
         "_users",
         "name",
     )
@@ -69,6 +74,8 @@ class LocalDraft:
         """Writes that have ended, and one for what an earlier process may have left unsynced."""
         self._synced = 0
         self._poisoned = False
+        self._unsynced: dict[int, int] = {}
+        """Spans, start by stop, that no sync has covered which began after they were written; in full durability."""
         self._frozen = False
         """Given to be published: from here on its bytes may be those of a file that people read."""
         self.name = name
@@ -76,18 +83,20 @@ class LocalDraft:
     def write_at(self, view: Buffer, offset: int) -> None:
         """Write all of `view` at `offset`. Raises StorageFull, StorageFailed, StorageBusy."""
         fd = self._take()
+        stop = offset
         try:
             if self._poisoned:
                 raise StorageFailed("an earlier sync of the upload failed")
             if self._frozen:
                 raise StorageFailed("the upload is being published, or was")
+            stop = offset + len(view)
             written = self._owner.pwrite(fd, view, offset)
             if written != len(view):
                 self._rest(fd, memoryview(view), offset, written)
         except OSError as error:
             raise storage_error(error) from error
         finally:
-            self._give_back(changes=1)
+            self._written(fd, offset, stop)
 
     def _rest(self, fd: int, view: memoryview, offset: int, written: int) -> None:
         """A short write is no error: go on until all is written or the disk says why not."""
@@ -127,9 +136,11 @@ class LocalDraft:
         fd = self._take()
         owner = self._owner
         position = 0
+        stop = offset
         try:
             if self._poisoned or self._frozen:
                 raise StorageFailed("the upload takes no more bytes")
+            stop = offset + length
             while position < length:
                 left = length - position
                 try:
@@ -145,7 +156,25 @@ class LocalDraft:
         except OSError as error:
             raise storage_error(error) from error
         finally:
-            self._give_back(changes=1)
+            self._written(fd, offset, stop)
+
+    def _written(self, fd: int, start: int, stop: int) -> None:
+        """A write has ended, well or not, and its use of `fd`; of nothing if it was refused."""
+        if self._owner.full and stop > start:
+            with self._lock:
+                begin = self._unsynced.pop(start, start)
+                self._unsynced[stop] = min(begin, self._unsynced.get(stop, begin))
+                late = self._poisoned
+            if late:
+                self._take_out(fd)
+        self._give_back(changes=1)
+
+    def _take_out(self, fd: int) -> None:
+        """Take the bytes out of the file that no sync has covered: the last one failed. Never raises."""
+        with self._lock:
+            spans, self._unsynced = self._unsynced, {}
+        for start, stop in merged((start, stop) for stop, start in spans.items()):
+            self._owner.take_out(fd, self.name, start, stop)
 
     def sync(self) -> None:
         """Make what was written before the call durable, and the name. Blocks. Raises StorageError."""
@@ -165,11 +194,17 @@ class LocalDraft:
                 raise StorageFailed("an earlier sync of the upload failed")
             if self._synced >= wanted:
                 return
-            begun = self._changes
+            with self._lock:
+                begun = self._changes
+                covered, self._unsynced = self._unsynced, {}
             try:
                 self._owner.fdatasync(fd)
             except BaseException as error:
-                self._poisoned = True
+                with self._lock:
+                    self._poisoned = True
+                    for stop, begin in covered.items():
+                        self._unsynced[stop] = min(begin, self._unsynced.get(stop, begin))
+                self._take_out(fd)
                 raise self._owner.failed("data", error) from error
             self._synced = begun
 
@@ -273,6 +308,17 @@ class DraftSource:
             draft._give_back()
 
 
+def merged(spans: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """The same bytes as sorted spans that do not touch each other."""
+    found: list[tuple[int, int]] = []
+    for start, stop in sorted(spans):
+        if found and start <= found[-1][1]:
+            found[-1] = (found[-1][0], max(stop, found[-1][1]))
+        else:
+            found.append((start, stop))
+    return found
+
+
 class Drafts:
     """Opens and finds drafts in the folder of uploads."""
 
@@ -306,11 +352,15 @@ class Drafts:
         died before its own."""
         self._lost: set[str] = set()
         """Names whose sync failed. The next one would say that all is well."""
+        self._spoiled: set[str] = set()
+        """Names of drafts out of which bytes could not be taken whose sync failed."""
 
     def open(self, name: str, *, create: bool) -> LocalDraft | None:
         """Open and hold a draft; None when it is missing. Raises DraftHeld, StorageError, ValueError."""
         if not is_draft_name(name):
             raise ValueError("that is no name of a draft")
+        if name in self._spoiled:
+            raise StorageFailed("an earlier sync of the upload failed")
         try:
             fd = self._hold(name, _OPEN | os.O_CREAT if create else _OPEN)
         except FileNotFoundError as error:
@@ -324,6 +374,22 @@ class Drafts:
             if self.full:
                 self._unsettled[ticket] = name
         return LocalDraft(self, fd, name, ticket)
+
+    def take_out(self, fd: int, name: str, start: int, stop: int) -> None:
+        """Take bytes out of a draft, with all blocks that hold nothing else. Never raises; see `open` if it fails."""
+        disk = self._disk
+        try:
+            block = disk.fstat(fd).st_blksize
+            low = start - start % block
+            high = stop + -stop % block
+            # What there is of the outer blocks is not ours, unless there is nothing.
+            if any(disk.pread(fd, start - low, low)):
+                low = start
+            if any(disk.pread(fd, high - stop, stop)):
+                high = stop
+            disk.punch(fd, low, high - low)
+        except OSError:
+            self._spoiled.add(name)
 
     def idle(self, older_than: float) -> list[str]:
         """Names of drafts last written before `older_than` (epoch seconds) that nobody holds. Raises StorageError."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import sys
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -26,6 +27,7 @@ from tests.unit.files.stores import (
 from tests.unit.files.test_files_order import RecordingDisk
 
 from hmac_file_server.files.contract import Outcome, StorageError, StorageFailed, StorageFull, StorageReadOnly
+from hmac_file_server.files.disk import Disk
 from hmac_file_server.files.drafts import LocalDraft
 from hmac_file_server.files.paths import PRIVATE, parse
 
@@ -314,7 +316,7 @@ class TestFailures:
                     call()
             assert disk.count == 1, "the disk is not asked again"
             assert events == ["sync_failed"]
-            assert draft.read_at(0, 10) == b"one"
+            assert draft.read_at(0, 10) == bytes(3)
             draft.close()
             # Whoever holds it next begins anew; what was acknowledged is for him to know.
             again = store.draft("d", create=False)
@@ -322,6 +324,94 @@ class TestFailures:
             again.write_at(b"one", 0)
             again.sync()
             again.discard()
+
+    def test_what_was_not_synced_is_taken_out_with_its_room(self, tmp_path: Path) -> None:
+        """Written again into the same room it would not reach the medium, and the next sync would not say so."""
+        disk = FailingDisk(frozenset({"fdatasync"}), 1, errno.EIO)
+        punched: list[tuple[int, int]] = []
+
+        def punch(fd: int, offset: int, length: int) -> None:
+            punched.append((offset, offset + length))
+            Disk.punch(fd, offset, length)
+
+        disk.punch = punch
+        with opened(tmp_path, disk=disk) as store:
+            draft = draft_of(store, "d")
+            draft.write_at(b"a" * 5000, 0)
+            draft.write_at(b"c" * 3000, 20_000)
+            draft.sync()
+            draft.write_at(b"b" * 4000, 5000)
+            draft.write_at(b"b" * 1000, 9000)
+            draft.write_at(b"d" * 100, 16_500)
+            draft.write_at(b"e" * 10_000, 40_000)
+            with pytest.raises(StorageFailed):
+                draft.sync()
+            # Whole blocks where nothing else is in them, and not a byte of what is durable.
+            assert punched == [(5000, 12_288), (16_384, 16_600), (36_864, 53_248)]
+            assert draft.read_at(0, 60_000) == b"a" * 5000 + bytes(15_000) + b"c" * 3000 + bytes(27_000)
+            draft.close()
+            again = store.draft("d", create=False)
+            assert again is not None
+            again.write_at(b"b" * 5000, 5000)
+            again.sync()
+            assert again.read_at(0, 10_000) == b"a" * 5000 + b"b" * 5000
+            again.discard()
+        assert len(punched) == 3
+
+    def test_a_write_under_way_when_a_sync_fails_is_taken_out_too(self, tmp_path: Path) -> None:
+        """And one that is refused takes nothing out: something durable may be in its place."""
+        entered, go_on = threading.Event(), threading.Event()
+
+        class SlowDisk(FailingDisk):
+            def before(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+                if name == "pwrite" and bytes(args[1]) == b"late":
+                    entered.set()
+                    assert go_on.wait(30)
+                super().before(name, args, kwargs)
+
+        with opened(tmp_path, disk=SlowDisk(frozenset({"fdatasync"}), 1, errno.EIO)) as store:
+            draft = draft_of(store, "d", b"durable")
+            draft.sync()
+            with ThreadPoolExecutor(1) as pool:
+                writing = pool.submit(draft.write_at, b"late", 7)
+                assert entered.wait(30)
+                draft.write_at(b"x", 20)
+                with pytest.raises(StorageFailed):
+                    draft.sync()
+                go_on.set()
+                writing.result(30)
+            assert draft.read_at(0, 30) == b"durable" + bytes(14)
+            with pytest.raises(StorageFailed):
+                draft.write_at(b"DURABLE", 0)
+            assert draft.read_at(0, 7) == b"durable"
+            draft.discard()
+
+    def test_where_nothing_can_be_taken_out_the_upload_is_refused(self, tmp_path: Path) -> None:
+        disk = FailingDisk(frozenset({"fdatasync"}), 0, errno.EIO)
+
+        def punch(_fd: int, _offset: int, _length: int) -> None:
+            raise OSError(errno.EOPNOTSUPP, "no holes here")
+
+        disk.punch = punch  # type: ignore[assignment]
+        with opened(tmp_path, disk=disk) as store:
+            draft = draft_of(store, "d", b"one")
+            with pytest.raises(StorageFailed):
+                draft.sync()
+            draft.close()
+            with pytest.raises(StorageFailed, match="earlier sync"):
+                store.draft("d", create=False)
+            other = draft_of(store, "e", b"two")
+            other.sync()
+            other.discard()
+
+    def test_in_relaxed_durability_nothing_is_kept_in_mind(self, tmp_path: Path) -> None:
+        with opened(tmp_path, durability="relaxed") as store:
+            draft = draft_of(store, "d")
+            before = sys.getsizeof(draft._unsynced)
+            for turn in range(1000):
+                draft.write_at(b"x", 2 * turn)
+            assert sys.getsizeof(draft._unsynced) == before
+            draft.discard()
 
     @pytest.mark.parametrize("number", [0, 1, 2, 5])
     def test_the_n_th_fails(self, tmp_path: Path, number: int) -> None:
