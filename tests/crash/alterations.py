@@ -6,11 +6,18 @@ import contextlib
 import functools
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Final
+
+from tests.fixtures.child import wait_until
 
 from hmac_file_server.files.disk import Disk
 from hmac_file_server.stores.contract import Change, Checkpoint, Done
 from hmac_file_server.stores.sqlite import SqliteStore
+
+FAILED: Final = "failed"
+HEALED: Final = "healed"
+"""Files in the server's working directory: it has met a failure; it may go on."""
 
 
 def _nothing(*_: object, **__: object) -> None:
@@ -42,17 +49,16 @@ def deaf() -> None:
 
 
 def stubborn() -> None:
-    """A sync that fails is made again until it does not."""
+    """A sync that fails is made again, once the disk works again (see `FAILED` and `HEALED`), and believed."""
 
     def altered(sync: Callable[[int], None]) -> Any:
         def again(fd: int) -> None:
-            for _ in range(5):
-                try:
-                    sync(fd)
-                except OSError:
-                    continue
-                return
-            sync(fd)
+            try:
+                sync(fd)
+            except OSError:
+                Path(FAILED).touch()
+                wait_until(Path(HEALED).exists, "the disk works again")
+                sync(fd)
 
         return staticmethod(again)
 
