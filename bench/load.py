@@ -12,11 +12,11 @@ import argparse
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tests.fixtures.server import FileServer
-from tests.load import drops, lifetimes, pipelines, quota_races, session_floods, slow_clients, slow_uploads
+from tests.load import drops, last_bytes, lifetimes, pipelines, quota_races, session_floods, slow_clients, slow_uploads
 from tests.load.crowd import allow_descriptors
 from tests.server.disks import may_mount, tmpfs
 
@@ -88,6 +88,11 @@ def _quota(options: Options) -> Iterator[str]:
             server.stop()
 
 
+def _last_byte(options: Options) -> Iterator[str]:
+    with _serving(replace(options, processes=1), {}) as server:
+        yield last_bytes.cut(server, options.many(1000)).line()
+
+
 def _grow(options: Options) -> Iterator[str]:
     yield lifetimes.growth(options.work, options.many(10) << 30).line()
 
@@ -109,6 +114,7 @@ SCENARIOS: dict[str, Callable[[Options], Iterator[str]]] = {
     "pipelining": _pipelining,
     "sessions": _sessions,
     "quota": _quota,
+    "last-byte": _last_byte,
     "grow": _grow,
     "cold-start": _cold_start,
 }

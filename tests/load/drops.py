@@ -49,11 +49,11 @@ class Figures:
         return text
 
 
-def create(server: FileServer, count: int) -> list[str]:
+def create(server: FileServer, count: int, length: int = LENGTH) -> list[str]:
     """Begin so many tus uploads; their targets."""
     signature = signing.x_signature(SECRET.encode(), "/tus/")
     request = (
-        f"POST /tus/ HTTP/1.1\r\nHost: t\r\nTus-Resumable: 1.0.0\r\nUpload-Length: {LENGTH}\r\n"
+        f"POST /tus/ HTTP/1.1\r\nHost: t\r\nTus-Resumable: 1.0.0\r\nUpload-Length: {length}\r\n"
         f"X-Signature: {signature}\r\nContent-Length: 0\r\n\r\n"
     ).encode()
     found: list[str] = []

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from tests.fixtures.server import FileServer, StartServer
-from tests.load import lifetimes, pipelines, quota_races, session_floods, slow_clients
+from tests.load import last_bytes, lifetimes, pipelines, quota_races, session_floods, slow_clients
 from tests.load.gauges import MIB
 from tests.server.disks import may_mount, tmpfs
 
@@ -78,6 +78,12 @@ def test_g_24_races_for_files_sessions_and_space(tmp_path: Path, processes: int)
             quota_races.crash(server, space=True)
         finally:
             server.stop()
+
+
+def test_n_38_gone_between_the_last_byte_and_the_answer(start_server: StartServer) -> None:
+    """By three protocols: the same files in the end, once, and nothing left over."""
+    seen = last_bytes.cut(start_server({}), 150)
+    assert (seen.published, seen.spooled) == (150, 0)
 
 
 def test_g_27_sigterm_under_load(tmp_path: Path) -> None:
