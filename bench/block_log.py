@@ -45,7 +45,7 @@ def measure(*, number: int, seconds: float, facts: int, seed: str) -> str:
             with tempfile.TemporaryDirectory(prefix="record-") as work:
                 made = record(Path(work), seed=name, facts=facts, alteration=alteration, processes=processes)
                 begun = range(0, share, START_EVERY)
-                lost = replay(made, cuts(made.log, begin=made.begin, number=share, seed=name), started=begun)
+                lost = replay(made, cuts(made.begin, made.end, number=share, seed=name), started=begun)
         except NoVolumeError as error:
             raise BenchError(str(error)) from error
         except AssertionError as failure:

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Final
 
 from tests.crash import block_recorder
-from tests.crash.volumes import NoVolumeError, obstacle
+from tests.crash.volumes import NoVolumeError, below, mount, obstacle, unmount
 from tests.fixtures.child import wait_until
 
 DISK_BYTES: Final = 128 << 20
@@ -62,12 +62,27 @@ def recorded(folder: Path) -> Iterator[Recorder]:
     reason = hindrance()
     if reason is not None:
         raise NoVolumeError(reason)
-    image, log, fuse, mount_point = (folder / name for name in ("image", "log", "fuse", "recorded"))
-    fuse.mkdir(parents=True)
-    mount_point.mkdir()
-    with image.open("wb") as file:
-        file.truncate(DISK_BYTES)
-    subprocess.run([*_MAKE, str(image)], check=True, capture_output=True)
+    with below(folder):
+        image, log, fuse, mount_point = (folder / name for name in ("image", "log", "fuse", "recorded"))
+        fuse.mkdir()
+        mount_point.mkdir()
+        with image.open("wb") as file:
+            file.truncate(DISK_BYTES)
+        subprocess.run([*_MAKE, str(image)], check=True, capture_output=True)
+        with _served(folder, fuse, image, log) as disk:
+            try:
+                mount(disk, mount_point)
+            except subprocess.CalledProcessError as error:
+                raise NoVolumeError(f"no loop mount here: {error.stderr.decode().strip()}") from error
+            try:
+                yield Recorder(image, log, mount_point)
+            finally:
+                unmount(disk, mount_point)
+
+
+@contextlib.contextmanager
+def _served(folder: Path, fuse: Path, image: Path, log: Path) -> Iterator[Path]:
+    """The disk as a file whose writes are recorded."""
     disk = fuse / "disk"
     plugin = ["nbdkit", "-s", "python", str(Path(block_recorder.__file__)), f"image={image}", f"log={log}"]
     with (folder / "nbdfuse.log").open("wb") as output:
@@ -76,23 +91,14 @@ def recorded(folder: Path) -> Iterator[Recorder]:
         wait_until(lambda: disk.exists() or process.poll() is not None, "the disk is there")
         if process.poll() is not None:
             raise NoVolumeError(f"no recorded disk here: {(folder / 'nbdfuse.log').read_text()}")
-        done = subprocess.run(
-            ["mount", "-o", "loop", str(disk), str(mount_point)], check=False, capture_output=True, text=True
-        )
-        if done.returncode:
-            raise NoVolumeError(f"no loop mount here: {done.stderr.strip()}")
-        try:
-            yield Recorder(image, log, mount_point)
-        finally:
-            wait_until(lambda: _done("umount", str(mount_point)), "nothing uses the file system")
+        yield disk
     finally:
-        # The loop device lets go of the file a moment after it was unmounted.
-        wait_until(lambda: process.poll() is not None or _done("fusermount3", "-u", str(fuse)), "nothing uses the disk")
+        wait_until(lambda: process.poll() is not None or _let_go(fuse), "nothing uses the disk")
         process.wait(20)
 
 
-def _done(*words: str) -> bool:
-    return subprocess.run(words, check=False, capture_output=True).returncode == 0
+def _let_go(fuse: Path) -> bool:
+    return subprocess.run(["fusermount3", "-u", str(fuse)], check=False, capture_output=True).returncode == 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,10 +168,10 @@ class Cut:
         return f"{self.loss} of {self.count} records ({self.seed})"
 
 
-def cuts(log: BlockLog, *, begin: int, number: int, seed: str) -> list[Cut]:
-    """So many cuts at random places behind the first `begin` records, in their order; all ways of loss in turn."""
+def cuts(begin: int, end: int, *, number: int, seed: str) -> list[Cut]:
+    """So many cuts with `begin` to `end` records, in their order; all ways of loss in turn."""
     chance = random.Random(seed)
-    counts = sorted(chance.randint(begin, len(log.records)) for _ in range(number))
+    counts = sorted(chance.randint(begin, end) for _ in range(number))
     ways = list(Loss)
     return [Cut(count, ways[index % len(ways)], f"{seed} {index}") for index, count in enumerate(counts)]
 

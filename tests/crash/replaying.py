@@ -14,6 +14,7 @@ from tests.crash.altered import AlteredServer
 from tests.crash.block_log import BlockLog, Cut, Recorder, Replay, recorded
 from tests.crash.cutting import end
 from tests.crash.disk_audit import audit
+from tests.crash.volumes import below, mount, unmount
 from tests.crash.witnesses import Fact, Witnesses, body_of, resume
 from tests.fixtures.server import FileServer, Settings
 
@@ -79,10 +80,15 @@ def replay(
     """
     lost: list[str] = []
     rebuilt = Replay(recording.recorder, recording.log)
-    with tempfile.TemporaryDirectory(prefix="cut-", dir=_MEMORY if _MEMORY.is_dir() else None) as work:
-        disk, mount_point = Path(work, "disk"), Path(work, "mounted")
+    with (
+        tempfile.TemporaryDirectory(prefix="cut-", dir=_MEMORY if _MEMORY.is_dir() else None) as work,
+        below(Path(work)),
+    ):
+        folder = Path(work)
+        mount_point = folder / "mounted"
         mount_point.mkdir()
         for index, cut in enumerate(cuts):
+            disk = folder / f"disk-{index}"
             rebuilt.make(cut, disk)
             told = recording.log.length(cut.count)
             found: list[str] = []
@@ -90,13 +96,14 @@ def replay(
                 with _mounted(disk, mount_point):
                     if index in started:
                         # Not audited before: the databases would not be as the cut left them.
-                        found += _start(Path(work, f"server-{index}"), mount_point, recording.facts, told)
+                        found += _start(folder / f"server-{index}", mount_point, recording.facts, told)
                     else:
                         found += audit(mount_point / _STORE, recording.facts, told)
                 if index in started:
                     found += _check(disk)
             except subprocess.CalledProcessError as error:
                 found.append(f"{error}: {error.stderr!r}")
+            disk.unlink()
             lost += [f"{cut}: {each}" for each in found]
             if tell is not None:
                 tell(index + 1)
@@ -106,11 +113,11 @@ def replay(
 @contextlib.contextmanager
 def _mounted(disk: Path, mount_point: Path) -> Iterator[None]:
     """The journal is replayed by this."""
-    subprocess.run(["mount", "-o", "loop", str(disk), str(mount_point)], check=True, capture_output=True)
+    mount(disk, mount_point)
     try:
         yield
     finally:
-        subprocess.run(["umount", str(mount_point)], check=True, capture_output=True)
+        unmount(disk, mount_point)
 
 
 def _check(disk: Path) -> list[str]:

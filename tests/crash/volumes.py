@@ -2,6 +2,10 @@
 
 The ioctl with NOLOGFLUSH drops everything that was not synced; the journal is replayed by the next mount,
 as after a real cut. Needs root, loop devices, and mkfs.ext4 or mkfs.xfs.
+
+Other tests make mount namespaces (`ip netns exec` does), and these begin with a copy of every mount: a file system
+that is unmounted here would live on in them, and write to its disk later. So all mounts are made `below` a folder
+whose unmounts reach those copies, and an unmount is only over when no loop device has the disk any more.
 """
 
 from __future__ import annotations
@@ -41,7 +45,7 @@ class Volume:
         self.kind = kind
         self.image = folder / "image"
         self.mount_point = folder / "mounted"
-        self.mount_point.mkdir(parents=True)
+        self.mount_point.mkdir()
         with self.image.open("wb") as file:
             file.truncate(max(size, LEAST[kind]))
         subprocess.run([*_MAKE[kind], str(self.image)], check=True, capture_output=True)
@@ -49,7 +53,7 @@ class Volume:
 
     def mount(self) -> None:
         """Mount it; what its journal holds is replayed."""
-        subprocess.run(["mount", "-o", "loop", str(self.image), str(self.mount_point)], check=True, capture_output=True)
+        mount(self.image, self.mount_point)
         self.mounted = True
 
     def cut(self) -> None:
@@ -63,16 +67,52 @@ class Volume:
     def unmount(self) -> None:
         """Unmount it, if it is mounted, as soon as nothing uses it any more."""
         if self.mounted:
-            wait_until(self._unmounted, "nothing uses the volume")
+            unmount(self.image, self.mount_point)
             self.mounted = False
-
-    def _unmounted(self) -> bool:
-        return subprocess.run(["umount", str(self.mount_point)], check=False, capture_output=True).returncode == 0
 
     def replay(self) -> None:
         """After a cut: mount it anew."""
         self.unmount()
         self.mount()
+
+
+@contextlib.contextmanager
+def below(folder: Path) -> Iterator[Path]:
+    """A folder below which mounts go away for everybody when they are unmounted here."""
+    folder.mkdir(parents=True, exist_ok=True)
+    _run("mount", "--bind", str(folder), str(folder))
+    try:
+        _run("mount", "--make-shared", str(folder))
+        yield folder
+    finally:
+        wait_until(lambda: _works("umount", str(folder)), "nothing uses the folder")
+
+
+def mount(disk: Path, mount_point: Path) -> None:
+    """Mount a disk by a loop device. Raises CalledProcessError."""
+    _run("mount", "-o", "loop", str(disk), str(mount_point))
+
+
+def unmount(disk: Path, mount_point: Path) -> None:
+    """Unmount it as soon as nothing uses it any more, and wait until nothing can be written to the disk."""
+    wait_until(lambda: _works("umount", str(mount_point)), "nothing uses the file system")
+    wait_until(lambda: not _attached(disk), "no loop device has the disk")
+
+
+def _attached(disk: Path) -> bool:
+    for place in Path("/sys/block").glob("loop*/loop/backing_file"):
+        with contextlib.suppress(OSError):  # it let go just now
+            if place.read_text().strip() == str(disk):
+                return True
+    return False
+
+
+def _run(*words: str) -> None:
+    subprocess.run(words, check=True, capture_output=True)
+
+
+def _works(*words: str) -> bool:
+    return subprocess.run(words, check=False, capture_output=True).returncode == 0
 
 
 def obstacle(kind: str = EXT4) -> str | None:
@@ -93,12 +133,13 @@ def mounted(folder: Path, *, size: int, kind: str = EXT4) -> Iterator[Volume]:
     reason = obstacle(kind)
     if reason is not None:
         raise NoVolumeError(reason)
-    volume = Volume(folder, size=size, kind=kind)
-    try:
-        volume.mount()
-    except subprocess.CalledProcessError as error:
-        raise NoVolumeError(f"no loop mount here: {error.stderr.decode().strip()}") from error
-    try:
-        yield volume
-    finally:
-        volume.unmount()
+    with below(folder):
+        volume = Volume(folder, size=size, kind=kind)
+        try:
+            volume.mount()
+        except subprocess.CalledProcessError as error:
+            raise NoVolumeError(f"no loop mount here: {error.stderr.decode().strip()}") from error
+        try:
+            yield volume
+        finally:
+            volume.unmount()
