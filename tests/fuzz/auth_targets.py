@@ -10,7 +10,7 @@ from tests.fixtures.slots import bearer
 from tests.fuzz.target import Target, joined, split
 from tests.unit.auth.heads import NOW, SECRET, Head, gate
 
-from hmac_file_server.auth import Grant, Operation, Refusal, fields, query
+from hmac_file_server.auth import Gate, Grant, Operation, Refusal, fields, query
 from hmac_file_server.auth.refusals import Malformed
 from hmac_file_server.http.errors import HttpError
 from hmac_file_server.http.target import split_target
@@ -59,11 +59,13 @@ def numbers(data: bytes) -> bool:
     return taken
 
 
-def _judge(head: Head) -> list[Grant]:
+def _judge(
+    head: Head, gates: tuple[Gate, ...] = (_GATE,), operations: tuple[Operation, ...] = _OPERATIONS
+) -> list[Grant]:
     """What is permitted, whatever is asked for."""
     granted = []
-    for judge in (_GATE, _STRICT):
-        for operation in _OPERATIONS:
+    for judge in gates:
+        for operation in operations:
             found = judge.authorise(head, operation)
             if isinstance(found, Grant):
                 granted.append(found)
@@ -85,7 +87,7 @@ def unsigned(data: bytes) -> bool:
     head = Head(
         _METHODS[len(method) % len(_METHODS)], path, raw, 3, {name: value for name, value in given.items() if value}
     )
-    granted = _judge(head)
+    granted = _judge(head, (_GATE, _STRICT))
     for grant in granted:
         # Only what the seeds have brought along from the owner of the key.
         assert _is_signed(data), grant
@@ -116,12 +118,16 @@ def tokens(data: bytes) -> bool:
         path = "/upload/a/b.txt"
     token = _token(kind, payload)
     granted = False
-    for method in ("PUT", "POST", "DELETE"):
-        for head in (
-            Head(method, path, b"", 3, {b"authorization": b"Bearer " + token}),
-            Head(method, path, b"ticket=" + token, 3),
-        ):
-            for grant in _judge(head):
+    for method, operations in (
+        ("PUT", (Operation.PUT, Operation.CREATE)),
+        ("POST", (Operation.UPLOAD,)),
+        ("DELETE", (Operation.DELETE,)),
+    ):
+        heads = [Head(method, path, b"", 3, {b"authorization": b"Bearer " + token})]
+        if method == "PUT":
+            heads.append(Head(method, path, b"ticket=" + token, 3))
+        for head in heads:
+            for grant in _judge(head, operations=operations):
                 granted = True
                 told = json.loads(payload.decode("utf-8", "replace"))
                 assert told["exp"] >= NOW, told

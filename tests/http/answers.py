@@ -194,7 +194,13 @@ def _files(c: Collector) -> None:
         ("precondition", "GET", {"If-Match": '"x"'}),
         ("head-not-modified", "HEAD", {"If-None-Match": "*"}),
     ):
-        c.ask(name, method, "/upload/a/text.txt", body=None, **{key.replace("-", "_"): value for key, value in fields.items()})
+        c.ask(
+            name,
+            method,
+            "/upload/a/text.txt",
+            body=None,
+            **{key.replace("-", "_"): value for key, value in fields.items()},
+        )
     c.ask("get-attachment", "GET", "/upload/a/page.html")
     c.ask("get-download", "GET", "/download/a/text.txt")
     c.ask("get-named", "GET", "/upload/a/f%C3%BCr%20%22x%22.bin")
