@@ -16,10 +16,9 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.crash.cutting import VOLUME_BYTES, cut_power, running, settings
+from tests.crash.cutting import VOLUME_BYTES, cut_power, hatched
 from tests.crash.killing import finish
 from tests.crash.volumes import EXT4, KINDS, NoVolumeError, mounted
-from tests.fixtures.server import FileServer
 from tests.fixtures.uploaders import Crew
 
 from bench.errors import BenchError, MismatchError
@@ -42,12 +41,13 @@ def measure(work: Path, *, cuts: int, seconds: float, kind: str, seed: str) -> s
         return done >= cuts or time.monotonic() - began > seconds
 
     try:
-        with mounted(work / "volume", size=VOLUME_BYTES, kind=kind) as volume:
-            server = FileServer(work / "server", settings(volume, 0))
+        with (
+            mounted(work / "volume", size=VOLUME_BYTES, kind=kind) as volume,
+            hatched(work / "hatchery", volume) as server,
+        ):
             crew = Crew(server, seed=seed)
-            with running(server):
-                cut_power(server, volume, crew, random.Random(seed), enough)
-                finish(crew)
+            cut_power(server, volume, crew, random.Random(seed), enough)
+            finish(crew)
     except NoVolumeError as error:
         raise BenchError(str(error)) from error
     except AssertionError as failure:

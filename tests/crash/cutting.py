@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import os
 import random
+import signal
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Final
 
 from tests.crash.disk_audit import audit_of
+from tests.crash.hatchery import HatchedServer, Hatchery
 from tests.crash.killing import LossError
 from tests.crash.volumes import Volume
 from tests.crash.witnesses import Witnesses, resume
-from tests.faults.chunks import kill
+from tests.faults.chunks import processes
 from tests.fixtures.server import FileServer, Settings
 from tests.fixtures.uploaders import Crew
 
@@ -41,10 +45,22 @@ def settings(volume: Volume, number: int) -> Settings:
 def end(server: FileServer) -> None:
     """Kill the server, if it has not ended by itself: one that was just starting does, without its storage."""
     with contextlib.suppress(FileNotFoundError):
-        kill(server)
-    assert server.child is not None
-    server.child.process.wait(20)
-    server.child = None
+        for pid in processes(server):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+    if isinstance(server, HatchedServer):
+        server.kill(judge=False)
+    else:
+        assert server.child is not None
+        server.child.process.wait(20)
+        server.child = None
+
+
+def start(server: FileServer, chosen: Settings) -> None:
+    """Start the server, with other settings than before."""
+    server.settings = chosen
+    server.config.unlink(missing_ok=True)
+    server.start()
 
 
 @contextlib.contextmanager
@@ -58,6 +74,16 @@ def running(server: FileServer) -> Iterator[None]:
             end(server)
         raise
     server.stop()
+
+
+@contextlib.contextmanager
+def hatched(folder: Path, volume: Volume) -> Iterator[FileServer]:
+    """A server on a volume that starts as fast as possible; running, as `running` has it."""
+    folder.mkdir()
+    with Hatchery(folder) as hatchery:
+        server = HatchedServer(folder / "server", settings(volume, 0), hatchery)
+        with running(server):
+            yield server
 
 
 def cut(server: FileServer, volume: Volume, crew: Crew, chance: random.Random) -> Witnesses:
@@ -103,8 +129,7 @@ def cut_power(server: FileServer, volume: Volume, crew: Crew, chance: random.Ran
         facts = witnesses.facts
         # Now the server has the databases as the cut left them, now all is looked at before it can mend anything.
         lost = audit_of(volume.mount_point / STORE, facts, 0, prefix=witnesses.seed) if done % 2 else []
-        server.settings = settings(volume, done)
-        server.start()
+        start(server, settings(volume, done))
         lost += crew.audit()
         lost += resume(server, [fact for fact in facts if not fact.mark])
         if lost:

@@ -15,10 +15,9 @@ from pathlib import Path
 import pytest
 from tests.crash.altered import AlteredServer
 from tests.crash.altered_server import UNSYNCED
-from tests.crash.cutting import VOLUME_BYTES, cut, cut_power, running, settings
+from tests.crash.cutting import VOLUME_BYTES, cut, cut_power, hatched, running, settings
 from tests.crash.killing import finish
 from tests.crash.volumes import EXT4, KINDS, NoVolumeError, Volume, mounted
-from tests.fixtures.server import FileServer
 from tests.fixtures.uploaders import Crew
 
 CUTS = {kind: int(os.environ.get("POWER_CUTS", "25" if kind == EXT4 else "6")) for kind in KINDS}
@@ -41,9 +40,8 @@ def volume(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Volume]:
 def test_g_03_nothing_told_is_lost(volume: Volume, tmp_path: Path) -> None:
     """One file system that lives through all the cuts; every range, session, URL and file that was told is there."""
     cuts = CUTS[volume.kind]
-    server = FileServer(tmp_path / "server", settings(volume, 0))
-    crew = Crew(server, seed=f"{SEED} cut")
-    with running(server):
+    with hatched(tmp_path / "hatchery", volume) as server:
+        crew = Crew(server, seed=f"{SEED} cut")
         cut_power(server, volume, crew, random.Random(SEED), lambda done: done >= cuts)
         finish(crew)
         totals = crew.ledger.totals
