@@ -76,7 +76,7 @@ def toml(data: bytes) -> bool:
     except UnicodeDecodeError:
         return False
     try:
-        whole = _flat(tomllib.loads(text.removeprefix("\ufeff").replace("\r\n", "\n")))
+        whole = _flat(tomllib.loads(text.removeprefix("\ufeff")))
     except (tomllib.TOMLDecodeError, RecursionError):
         whole = None
     try:

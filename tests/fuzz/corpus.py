@@ -29,5 +29,6 @@ FOUND: dict[str, tuple[bytes, ...]] = {
         joined(b'{"alg":"HS256","typ":"ticket+jwt"}', b'{"exp":4000000000,"aud":"hmac-file-server","prefix":"","o\xb6ps":["upload"]}'),
     ),
     "addresses": (b"[fe80::1%e-1tun\xffx:/h0]:1",),
+    "toml": (b"a = -11\r\r\n\n",),
     "pages": (b"url=Http://t/?a=b",),
 }  # fmt: skip
