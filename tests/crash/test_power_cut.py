@@ -32,7 +32,7 @@ WORKERS = 8
 @pytest.fixture(params=KINDS)
 def volume(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Volume]:
     try:
-        with mounted(tmp_path, size=96 << 20, kind=request.param) as volume:
+        with mounted(tmp_path / "volume", size=96 << 20, kind=request.param) as volume:
             yield volume
     except NoVolumeError as error:
         pytest.skip(str(error))

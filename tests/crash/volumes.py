@@ -4,8 +4,8 @@ The ioctl with NOLOGFLUSH drops everything that was not synced; the journal is r
 as after a real cut. Needs root, loop devices, and mkfs.ext4 or mkfs.xfs.
 
 Other tests make mount namespaces (`ip netns exec` does), and these begin with a copy of every mount: a file system
-that is unmounted here would live on in them, and write to its disk later. So all mounts are made `below` a folder
-whose unmounts reach those copies, and an unmount is only over when no loop device has the disk any more.
+that is unmounted here would live on in them, and write to its disk later. So mounts are made below a folder whose
+unmounts reach those copies, and an unmount is only over when no loop device has the disk any more.
 """
 
 from __future__ import annotations
@@ -40,20 +40,30 @@ class NoVolumeError(Exception):
 class Volume:
     """A file system of its own; `cut` takes its power away."""
 
+    _shared: Path | None = None
+    """The folder that was shared for its mount."""
+
     def __init__(self, folder: Path, *, size: int, kind: str = EXT4) -> None:
         """Of `size` bytes, at least `LEAST`, in a sparse file in `folder`."""
         self.kind = kind
         self.image = folder / "image"
         self.mount_point = folder / "mounted"
-        self.mount_point.mkdir()
+        self.mount_point.mkdir(parents=True)
         with self.image.open("wb") as file:
             file.truncate(max(size, LEAST[kind]))
         subprocess.run([*_MAKE[kind], str(self.image)], check=True, capture_output=True)
         self.mounted = False
 
     def mount(self) -> None:
-        """Mount it; what its journal holds is replayed."""
-        mount(self.image, self.mount_point)
+        """Mount it; what its journal holds is replayed. Raises CalledProcessError."""
+        folder = self.mount_point.parent
+        _share(folder)
+        try:
+            mount(self.image, self.mount_point)
+        except BaseException:
+            _unshare(folder)
+            raise
+        self._shared = folder
         self.mounted = True
 
     def cut(self) -> None:
@@ -69,6 +79,9 @@ class Volume:
         if self.mounted:
             unmount(self.image, self.mount_point)
             self.mounted = False
+        folder, self._shared = self._shared, None
+        if folder is not None:
+            _unshare(folder)
 
     def replay(self) -> None:
         """After a cut: mount it anew."""
@@ -80,12 +93,20 @@ class Volume:
 def below(folder: Path) -> Iterator[Path]:
     """A folder below which mounts go away for everybody when they are unmounted here."""
     folder.mkdir(parents=True, exist_ok=True)
-    _run("mount", "--bind", str(folder), str(folder))
+    _share(folder)
     try:
-        _run("mount", "--make-shared", str(folder))
         yield folder
     finally:
-        wait_until(lambda: _works("umount", str(folder)), "nothing uses the folder")
+        _unshare(folder)
+
+
+def _share(folder: Path) -> None:
+    _run("mount", "--bind", str(folder), str(folder))
+    _run("mount", "--make-shared", str(folder))
+
+
+def _unshare(folder: Path) -> None:
+    wait_until(lambda: _works("umount", str(folder)), "nothing uses the folder")
 
 
 def mount(disk: Path, mount_point: Path) -> None:
@@ -133,13 +154,12 @@ def mounted(folder: Path, *, size: int, kind: str = EXT4) -> Iterator[Volume]:
     reason = obstacle(kind)
     if reason is not None:
         raise NoVolumeError(reason)
-    with below(folder):
-        volume = Volume(folder, size=size, kind=kind)
-        try:
-            volume.mount()
-        except subprocess.CalledProcessError as error:
-            raise NoVolumeError(f"no loop mount here: {error.stderr.decode().strip()}") from error
-        try:
-            yield volume
-        finally:
-            volume.unmount()
+    volume = Volume(folder, size=size, kind=kind)
+    try:
+        volume.mount()
+    except subprocess.CalledProcessError as error:
+        raise NoVolumeError(f"no loop mount here: {error.stderr.decode().strip()}") from error
+    try:
+        yield volume
+    finally:
+        volume.unmount()
