@@ -5,6 +5,7 @@ durability rows are written inside the committer's transaction (WAL, synchronous
 durability they are kept in a dictionary that every look-up asks first, and written in batches.
 """
 
+import contextlib
 import sqlite3
 import threading
 import time
@@ -15,6 +16,7 @@ from typing import Final
 import msgspec
 from msgspec import structs
 
+from hmac_file_server.files.contract import StorageBusy
 from hmac_file_server.files.disk import Disk, storage_error
 
 _VERSION: Final = 1
@@ -47,6 +49,7 @@ _SELECT: Final = f"SELECT {_COLUMNS} FROM files WHERE path = ?"  # noqa: S608 - 
 _REPLACE: Final = f"INSERT OR REPLACE INTO files ({_COLUMNS}) VALUES "  # noqa: S608
 _IGNORE: Final = f"INSERT OR IGNORE INTO files ({_COLUMNS}) VALUES "  # noqa: S608
 _VALUES: Final = "(?,?,?,?,?,?,?,?,?)"
+_BUSY_MS: Final = 10_000
 _BATCH: Final = 2048
 _TOGETHER: Final = (64, 8, 1)
 """Rows a statement. sqlite3 drops and takes the GIL once a step: a step a row would make the thread that
@@ -84,11 +87,21 @@ class MetadataTable:
         self._flushing = threading.Lock()
         self._open: list[sqlite3.Connection] = []
         self._closed = False
+        self._spoiled = False
+        """The medium failed. What is written once more into room whose sync failed may never reach it, although the
+        next sync says so: the log has to be emptied before it takes anything more."""
         self.pending: dict[str, Row] = {}
         """Rows of files already visible that wait to be written; relaxed durability only."""
         try:
+            # A process that was killed may have left a log that its disk had failed to take.
+            left = full and self._log_is_there()
             self._writer = self._connect()
             self._migrate()
+            if left:
+                self._writer.execute("PRAGMA busy_timeout=0")
+                with contextlib.suppress(sqlite3.Error):
+                    self._empty_log()
+                self._writer.execute(f"PRAGMA busy_timeout={_BUSY_MS}")
         except BaseException as error:
             self.close()
             if isinstance(error, sqlite3.Error):
@@ -237,6 +250,10 @@ class MetadataTable:
             writer = self._writer
             before = writer.total_changes
             try:
+                if self._spoiled:
+                    if not self._empty_log():
+                        raise StorageBusy("the metadata database is busy")
+                    self._spoiled = False
                 writer.execute("BEGIN IMMEDIATE")
                 try:
                     for statement, rows in statements:
@@ -247,8 +264,21 @@ class MetadataTable:
                         writer.execute("ROLLBACK")
                     raise
             except sqlite3.Error as error:
+                if getattr(error, "sqlite_errorname", "").startswith("SQLITE_IOERR"):
+                    self._spoiled = True
                 raise storage_error(error) from error
             return writer.total_changes - before
+
+    def _log_is_there(self) -> bool:
+        try:
+            return self._disk.stat(f"{self._file}-wal").st_size > 0
+        except OSError:
+            return False
+
+    def _empty_log(self) -> bool:
+        """Put all that is in the log into the database and make its file empty; False while others are at it."""
+        busy: int = self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+        return not busy
 
     def _reader(self) -> sqlite3.Connection:
         connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
@@ -262,7 +292,7 @@ class MetadataTable:
         if self._closed:
             raise sqlite3.ProgrammingError("the store is closed")
         connection = self._disk.connect(
-            self._file, timeout=10.0, isolation_level=None, check_same_thread=False, cached_statements=32
+            self._file, timeout=_BUSY_MS / 1000, isolation_level=None, check_same_thread=False, cached_statements=32
         )
         self._open.append(connection)
         self._use_wal(connection)

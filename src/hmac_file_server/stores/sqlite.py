@@ -4,6 +4,9 @@ Changes queue up for the writer, and those that wait together share one transact
 commit); each is answered after its commit. In full durability that is WAL with synchronous=FULL. Reads go to
 connections of their own, as many as ever read at once, and see what was committed.
 
+After a failed sync of the log nothing is added to it before all of it is in the database and its file is empty: what
+is written once more into room whose sync failed may never reach the medium, although the next sync says so.
+
 Open the store after the fork: neither its thread nor SQLite's locks survive one.
 """
 
@@ -73,6 +76,8 @@ class SqliteStore:
         self._closed = False
         self._idle: list[sqlite3.Connection] = []
         self._failing = ""
+        self._spoiled = False
+        """The medium failed: the log has to be emptied before it takes anything more."""
         self._writer = self._open()
         self._writer.execute("PRAGMA busy_timeout=0")  # waits in a way of its own
         self._queue: queue.SimpleQueue[_Item | None] = queue.SimpleQueue()
@@ -147,6 +152,8 @@ class SqliteStore:
     # -- connections
 
     def _open(self) -> sqlite3.Connection:
+        # A process that was killed may have left a log that its disk had failed to take.
+        left = self._full and _is_there(f"{self._file}-wal")
         try:
             connection = self._connection()
         except (SessionDatabaseError, sqlite3.Error) as error:
@@ -157,6 +164,10 @@ class SqliteStore:
             self._set_up(connection)
             if new:
                 prepare(connection)
+            if left:
+                connection.execute("PRAGMA busy_timeout=0")  # others may be at work; they know of their failures
+                with suppress(sqlite3.Error):
+                    _empty_log(connection)
             if self._full:
                 _sync_names(self._file)
         except BaseException as error:
@@ -282,15 +293,28 @@ class SqliteStore:
         """Make the changes in one transaction. Raises whatever went wrong; then none was made."""
         writer = self._writer
         self._roll_back()
+        if self._spoiled:
+            self._renew_log()
         self._begin()
         try:
             results = [apply(writer, change) for change in changes]
             writer.execute("COMMIT")
-        except BaseException:
+        except BaseException as error:
+            if getattr(error, "sqlite_errorname", "").startswith("SQLITE_IOERR"):
+                self._spoiled = True
             with suppress(sqlite3.Error):  # then it is tried again before the next one
                 self._roll_back()
             raise
         return results
+
+    def _renew_log(self) -> None:
+        """Empty the log, once nobody reads out of it. Raises StoreError, sqlite3.Error; then nothing can be written."""
+        until = time.monotonic() + self._patience
+        while not _empty_log(self._writer):
+            if time.monotonic() >= until:
+                raise StoreError("the session database is busy")
+            time.sleep(_jitter.uniform(0.0001, 0.001))
+        self._spoiled = False
 
     def _begin(self) -> None:
         """Begin to write, once no other process does.
@@ -331,6 +355,19 @@ class SqliteStore:
             done(result)
         except Exception as error:
             self._log("session_callback_failed", error=repr(error))
+
+
+def _is_there(file: str) -> bool:
+    try:
+        return os.stat(file).st_size > 0
+    except OSError:
+        return False
+
+
+def _empty_log(connection: sqlite3.Connection) -> bool:
+    """Put all that is in the log into the database and make its file empty; False while others are at it."""
+    busy: int = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+    return not busy
 
 
 def _sync_names(file: str) -> None:

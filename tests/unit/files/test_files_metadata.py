@@ -6,9 +6,10 @@ import sqlite3
 import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.unit.files.stores import opened, put
 
@@ -45,6 +46,7 @@ def test_rows_come_back_as_they_went(table: MetadataTable) -> None:
     assert table.get("c") is None
 
 
+@settings(deadline=None)  # the disk may have other work
 @given(
     st.lists(
         st.builds(
@@ -165,6 +167,60 @@ def test_a_failed_transaction_leaves_nothing(table: MetadataTable) -> None:
     assert table.get("a") is None
     table.put([row("a")])
     assert table.get("a") == row("a")
+
+
+class FailingCommits(Disk):
+    """Commits of its databases fail as long as `failing` is set; `statements` is what they were asked."""
+
+    def __init__(self) -> None:
+        self.failing = False
+        self.statements: list[str] = []
+        disk = self
+
+        class Connection(sqlite3.Connection):
+            def execute(self, sql: str, *parameters: Any) -> sqlite3.Cursor:
+                disk.statements.append(sql)
+                if sql == "COMMIT" and disk.failing:
+                    error = sqlite3.OperationalError("disk I/O error")
+                    error.sqlite_errorcode, error.sqlite_errorname = sqlite3.SQLITE_IOERR, "SQLITE_IOERR_FSYNC"
+                    raise error
+                return super().execute(sql, *parameters)
+
+        def connect(file: str, **options: Any) -> sqlite3.Connection:
+            return sqlite3.connect(file, factory=Connection, **options)
+
+        self.connect = connect  # type: ignore[assignment]
+
+
+def test_after_a_failure_of_the_medium_the_log_is_emptied_before_it_takes_more(tmp_path: Path) -> None:
+    """Room whose sync failed is not used again: what is written into it may not arrive, whatever the next sync says."""
+    disk = FailingCommits()
+    table = MetadataTable(disk, str(tmp_path / "state.db"), full=True)
+    table.put([row("a")])
+    disk.failing = True
+    with pytest.raises(StorageError):
+        table.put([row("b")])
+    disk.failing = False
+    disk.statements.clear()
+    table.put([row("b")])
+    table.put([row("c")])
+    emptied = [index for index, sql in enumerate(disk.statements) if sql == "PRAGMA wal_checkpoint(TRUNCATE)"]
+    assert emptied == [0]
+    assert [table.get(path) for path in "abc"] == [row("a"), row("b"), row("c")]
+    table.close()
+
+
+def test_a_log_that_was_left_behind_is_emptied(tmp_path: Path) -> None:
+    """By a server that was killed, perhaps after its disk had failed."""
+    log = tmp_path / "state.db-wal"
+    table = MetadataTable(Disk(), str(tmp_path / "state.db"), full=True)
+    table.put([row("a")])
+    assert log.stat().st_size > 0
+    again = MetadataTable(Disk(), str(tmp_path / "state.db"), full=True)
+    assert log.stat().st_size == 0
+    assert again.get("a") == row("a")
+    again.close()
+    table.close()
 
 
 def test_every_thread_reads_on_its_own_connection(table: MetadataTable) -> None:

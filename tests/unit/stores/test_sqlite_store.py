@@ -295,6 +295,45 @@ def test_a_failing_medium_fails_every_change_and_passes(
     store.close()
 
 
+def test_after_a_failure_of_the_medium_the_log_is_emptied_before_it_takes_more(database: str) -> None:
+    """Room whose sync failed is not used again: what is written into it may not arrive, whatever the next sync says."""
+    faults = Faults()
+    store = SqliteStore(database, full=True, connect=faults.connect, patience=0.01)
+    made(store, create("a"))
+    faults.fail("COMMIT", sqlite3.SQLITE_IOERR, "SQLITE_IOERR_FSYNC")
+    assert type(submit(store, create("b")).get()) is StoreError
+    faults.heal()
+    faults.fail("PRAGMA wal_checkpoint(TRUNCATE)", sqlite3.SQLITE_IOERR, "SQLITE_IOERR_WRITE")
+    assert type(submit(store, create("b")).get()) is StoreError
+    faults.heal()
+    with sqlite3.connect(database) as reader:
+        reader.execute("BEGIN")
+        assert reader.execute("SELECT count(*) FROM uploads").fetchone() == (1,)
+        # As long as somebody reads out of it, nothing is added to it.
+        assert "busy" in str(submit(store, create("b")).get())
+    reader.close()
+    faults.statements.clear()
+    assert made(store, create("b")) == session("b")
+    assert faults.statements.index("PRAGMA wal_checkpoint(TRUNCATE)") < faults.statements.index("BEGIN IMMEDIATE")
+    faults.statements.clear()
+    assert made(store, create("c")) == session("c")
+    assert "PRAGMA wal_checkpoint(TRUNCATE)" not in faults.statements
+    store.close()
+
+
+def test_a_log_that_was_left_behind_is_emptied(database: str) -> None:
+    """By one that was killed, perhaps after its disk had failed."""
+    store = SqliteStore(database, full=True)
+    made(store, create("a"))
+    log = Path(database + "-wal")
+    assert log.stat().st_size > 0
+    other = SqliteStore(database, full=True)
+    assert log.stat().st_size == 0
+    assert other.get("a") == session("a")
+    other.close()
+    store.close()
+
+
 def test_a_rollback_that_fails_is_made_up_for(database: str) -> None:
     faults = Faults()
     store = SqliteStore(database, full=True, connect=faults.connect)
