@@ -82,6 +82,10 @@ class FailingVolume(Volume):
     ) -> None:
         try:
             self.unmount()
+        except subprocess.CalledProcessError:
+            # Somebody still has it open; nothing of it may stay behind all the same.
+            subprocess.run(["umount", "--lazy", str(self.mount_point)], check=False)
+            raise
         finally:
             self.remove()
 

@@ -15,6 +15,13 @@ from tests.crash.killing import LossError
 from tests.crash.one_upload import Chunked, OneUpload, RefusedError, Slot, Tus
 from tests.faults.chunks import code
 from tests.fixtures.child import wait_until
+from tests.fixtures.sessions import create, made, submit
+
+from hmac_file_server.files.contract import StorageError
+from hmac_file_server.files.disk import Disk
+from hmac_file_server.files.metadata import MetadataTable, Row
+from hmac_file_server.stores.contract import StoreError
+from hmac_file_server.stores.sqlite import SqliteStore
 
 pytestmark = pytest.mark.server
 
@@ -75,3 +82,54 @@ def test_a_server_that_syncs_again_until_it_is_told_that_all_is_well_is_found(
         rig.lose_power()
         with pytest.raises(LossError, match="chunk_differs"):
             rig.finish(upload, "a failure of the disk, and a power cut")
+
+
+def test_d_17_sessions_told_after_a_failure_are_there(volume: FailingVolume) -> None:
+    """Of the database: SQLite would write its next frames into the room that the disk had failed to take."""
+    file = str(volume.mount_point / "sessions.db")
+    store = SqliteStore(file, full=True)
+    made(store, create("before"))
+    with volume.failing():
+        assert isinstance(submit(store, create("refused")).get(), StoreError)
+    for number in range(5):
+        made(store, create(f"after {number}"))
+    volume.cut()
+    store.close()
+    volume.unmount()
+    volume.mount()
+    store = SqliteStore(file, full=True)
+    wanted = ["before", *(f"after {number}" for number in range(5))]
+    assert store.known([*wanted, "refused"]) == set(wanted)
+    store.close()
+
+
+def test_d_17_rows_told_after_a_failure_are_there(volume: FailingVolume) -> None:
+    def row(path: str) -> Row:
+        return Row(
+            path=path,
+            media_type="text/plain",
+            filename=None,
+            owner=None,
+            size=1,
+            digest=None,
+            created=1.0,
+            expires=None,
+            ticket=None,
+        )
+
+    file = str(volume.mount_point / "state.db")
+    table = MetadataTable(Disk(), file, full=True)
+    table.put([row("before")])
+    with volume.failing(), pytest.raises(StorageError):
+        table.put([row("refused")])
+    for number in range(5):
+        table.put([row(f"after {number}")])
+    volume.cut()
+    table.close()
+    volume.unmount()
+    volume.mount()
+    table = MetadataTable(Disk(), file, full=True)
+    assert [table.get(f"after {number}") for number in range(5)] == [row(f"after {number}") for number in range(5)]
+    assert table.get("before") == row("before")
+    assert table.get("refused") is None
+    table.close()
