@@ -87,6 +87,8 @@ _PART: Final = re.compile(r"(?:(?:[^,]*/)?tus/)?([0-9]{1,12}_[0-9a-z]{1,64})/?")
 # Files of so many bytes are stored at once when they come whole with the request that begins their upload.
 _AT_ONCE: Final = 64 * 1024
 _ENDED: Final = frozenset({State.FAILED, State.EXPIRED})
+# A repeat of the same creation has the upload by now.
+_REPEATED: Final = frozenset({"upload_taken_over", "incomplete"})
 
 Check = Checksum | TrailingChecksum
 
@@ -438,8 +440,8 @@ def _first_bytes(app: "Application", exchange: Exchange, created: Progress, appe
     answer = _answer(exchange, append, outcome)
     if answer is None:
         return
-    if isinstance(outcome, UploadRefused) and outcome.code != "upload_taken_over":
-        # Its client does not know of it, and begins anew. Whoever took it over came by its key, and goes on with it.
+    if isinstance(outcome, UploadRefused) and outcome.code not in _REPEATED:
+        # Its client does not know of it, and begins anew. Whoever else has it came by its key, and goes on with it.
         app.engine.cancel(created.id, lambda _: exchange.respond_soon(answer))
     else:
         exchange.respond(answer)

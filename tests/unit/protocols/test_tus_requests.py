@@ -7,12 +7,13 @@ import hashlib
 
 import pytest
 from tests.fixtures.content import content
+from tests.unit.protocols import tus_site
 from tests.unit.protocols.conftest import SECRET
 from tests.unit.protocols.tus_site import STREAM, TusExchange, TusSite
 
 from hmac_file_server.auth import signing
 from hmac_file_server.files.contract import StorageBusy, StorageError, StorageFailed, StorageFull, StorageReadOnly
-from hmac_file_server.http import BodyCut
+from hmac_file_server.http import BodyCut, Request
 from hmac_file_server.uploads import Rules
 from hmac_file_server.uploads.engine import FENCE_SECONDS
 
@@ -233,6 +234,36 @@ def test_a_repeated_creation_keeps_what_it_took_over(tus: TusSite) -> None:
     path = f"/tus/{repeat.header('location')}"
     assert tus.head(path).offset == 60
     assert tus.patch(path, 60, BODY[60:]).status == 204
+    assert tus.contents() == [BODY]
+
+
+def test_a_late_creation_leaves_its_upload_to_its_repeat(tus: TusSite, monkeypatch: pytest.MonkeyPatch) -> None:
+    fields = {
+        "x_signature": signing.x_signature(SECRET, "/tus/").encode(),
+        "upload_length": b"%d" % len(BODY),
+        "content_type": STREAM,
+        "idempotency_key": b"once",
+    }
+    repeat = tus.begin("POST", "/tus/", 60, **fields)
+    tus.run()
+    repeat.send(BODY[:30])
+
+    class Lost(TusExchange):
+        def __init__(self, parsed: Request) -> None:
+            super().__init__(parsed)
+            self.body_lost = True
+
+    monkeypatch.setattr(tus_site, "TusExchange", Lost)
+    late = tus.begin("POST", "/tus/", 40, **fields)
+    monkeypatch.undo()
+    tus.run()
+    assert late.code == (400, "incomplete")
+    assert not repeat.over
+    repeat.send(BODY[30:60])
+    repeat.end()
+    tus.run()
+    assert (repeat.status, repeat.offset) == (201, 60)
+    assert tus.patch(f"/tus/{repeat.header('location')}", 60, BODY[60:]).status == 204
     assert tus.contents() == [BODY]
 
 
