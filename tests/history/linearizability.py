@@ -15,6 +15,7 @@ from typing import Generic, Protocol, TypeVar
 
 State = TypeVar("State")
 Operation = TypeVar("Operation")
+Asked_contra = TypeVar("Asked_contra", contravariant=True)
 
 
 @dataclass(frozen=True)
@@ -26,18 +27,18 @@ class Call(Generic[Operation]):
     operation: Operation
 
 
-class Model(Protocol[State, Operation]):
+class Model(Protocol[State, Asked_contra]):
     """A sequential object. States are hashable."""
 
     def initial(self) -> State:
         """Where it begins."""
         ...
 
-    def whole(self, state: State, operation: Operation) -> Iterable[State]:
+    def whole(self, state: State, operation: Asked_contra) -> Iterable[State]:
         """Where a call leads that was answered as it was; nowhere when it would not have been answered so."""
         ...
 
-    def partly(self, state: State, operation: Operation) -> Iterable[State]:
+    def partly(self, state: State, operation: Asked_contra) -> Iterable[State]:
         """Where a call leads that is not done, or of which nobody knows whether it was: each differs from `state`."""
         ...
 

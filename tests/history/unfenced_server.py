@@ -16,7 +16,7 @@ from hmac_file_server.uploads import Lease
 def alter() -> None:
     """Take the fences down, in this process and those that come of it."""
 
-    def overlaps(_self: Lease, _lane: Span) -> bool:
+    def overlaps(self: Lease, lane: Span) -> bool:
         return False
 
     Lease.overlaps = overlaps  # type: ignore[method-assign]
