@@ -98,6 +98,19 @@ class Crowd:
             poll.register(sock, select.POLLIN)
         return len(poll.poll(0))
 
+    def said(self) -> str:
+        """What the first of those was told, if any was."""
+        poll = select.poll()
+        places = {sock.fileno(): sock for sock in self.sockets}
+        for fd in places:
+            poll.register(fd, select.POLLIN)
+        for fd, _ in poll.poll(0):
+            try:
+                return places[fd].recv(2000, socket.MSG_PEEK).decode("latin-1") or "the end"
+            except OSError as error:
+                return str(error)
+        return ""
+
     def reset(self) -> None:
         """End all of them with RST, as fast as one thread can."""
         for sock in self.sockets:
@@ -216,6 +229,10 @@ class CrowdProcess:
         """`sent` bytes of bodies, `refused` sends that failed, connections that are `answered`."""
         return {name: int(str(value)) for name, value in self._tell(do="state").items()}
 
+    def said(self) -> str:
+        """See `Crowd.said`."""
+        return str(self._tell(do="said")["said"])
+
     def reset(self) -> None:
         """See `Crowd.reset`."""
         self._tell(do="reset")
@@ -256,6 +273,8 @@ def main(host: str, port: int) -> None:
                 crowd.reset()
             elif command["do"] == "state":
                 answer = {"sent": crowd.sent, "refused": crowd.refused, "answered": crowd.answered()}
+            elif command["do"] == "said":
+                answer = {"said": crowd.said()}
             elif command["do"] == "storm":
                 requests = [request.encode("latin-1") for request in command["requests"]]
                 answer = asdict(crowd.storm(requests, command["seconds"]))

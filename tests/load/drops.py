@@ -94,7 +94,7 @@ def measure(folder: Path, count: int, *, processes: int, kind: str, seconds: flo
         crowd.join(requests)
         crowd.drip(KIB)
         wait_until(lambda: crowd.state()["sent"] >= 2 * count * KIB, "all of them drip", seconds=_PATIENCE)
-        assert crowd.state()["answered"] == 0
+        assert crowd.state()["answered"] == 0, crowd.said()
         during = gauges.transient(server)
         assert during >= base + 2 * count
         said = gauges.log_lines(server)

@@ -121,7 +121,7 @@ def measure(folder: Path, count: int, *, processes: int, seconds: float) -> Figu
         during = gauges.held(server)
         beside_rate = fast(server, seconds, "beside")
         state = crowd.state()
-        assert state["answered"] == 0, f"{state['answered']} of the slow ones were refused or cut"
+        assert state["answered"] == 0, f"{state['answered']} of the slow ones were refused or cut: {crowd.said()}"
         return Figures(
             uploads=count,
             before=before,
