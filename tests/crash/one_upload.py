@@ -143,6 +143,7 @@ class Chunked(OneUpload):
     def look(self) -> None:
         if self.id:
             told = self._ask("GET", f"/upload/status?session_id={self.id}", None, {}).json()
+            assert covers(spans(told["received"]), self.told), f"{self.told} was told before {told}"
             self._hear(told)
 
     def lost(self) -> list[str]:
