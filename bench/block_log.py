@@ -24,9 +24,9 @@ from tests.crash.volumes import NoVolumeError
 from bench.errors import BenchError, MismatchError
 from bench.table import say
 
-EACH = 100
+EACH = 50
 """Cuts of one recording, at most."""
-START_EVERY = 20
+START_EVERY = 10
 
 
 def measure(*, number: int, seconds: float, facts: int, seed: str) -> str:
