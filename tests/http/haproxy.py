@@ -33,7 +33,7 @@ defaults
     timeout client 1s
     timeout server 2s
     timeout http-request 1s
-    timeout http-keep-alive 120s
+    timeout http-keep-alive 1s
 frontend front
     bind 127.0.0.1:{self.port}
     http-request set-header X-Front %[src]

@@ -163,13 +163,14 @@ def _batch(port: int, talks: list[Talk], barrier: Barrier, seconds: float) -> No
                 barrier.wait()
                 for talk in open_talks:
                     talk.read()
-        _drain(talks, seconds)
+        drain(talks, seconds)
     finally:
         for talk in talks:
             talk.close()
 
 
-def _drain(talks: list[Talk], seconds: float) -> None:
+def drain(talks: list[Talk], seconds: float) -> None:
+    """Read until the server has closed them all; AssertionError when it has not within `seconds`."""
     deadline = time.monotonic() + seconds
     with selectors.DefaultSelector() as selector:
         left = 0
