@@ -1,7 +1,7 @@
 """G-05, D-16, D-17: the disk says no, once or for a while, at each call of an upload that could hear it.
 
 Never is anything acknowledged that is not on the disk, nobody else suffers, and the upload goes on once the fault is
-over. `SYSCALL_SHARE=1` tries longer uploads; `python -m bench.syscalls` too.
+over. `SYSCALL_SHARE=1` tries longer uploads, which sync more than fifty times.
 """
 
 from __future__ import annotations
