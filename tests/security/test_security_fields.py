@@ -201,6 +201,8 @@ def test_values_of_a_query(site: Site) -> None:
         assert answer.status in {400, 401, 403, 411, 414}, (spelling, answer)
         answer = site.ask("GET", b"/?" + name + b"=" + value, {"Accept": b"text/html"})
         assert answer.status in {200, 400, 401, 403, 414}, (spelling, answer)
+        if number % 5:
+            continue  # drawing takes its time
         answer = site.ask("GET", b"/upload-qr.svg?url=http://t/" + value)
         assert answer.status in {200, 400, 414}, (spelling, answer)
         if answer.status == 200:
