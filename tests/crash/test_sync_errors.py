@@ -27,7 +27,7 @@ from hmac_file_server.files.paths import PRIVATE
 pytestmark = pytest.mark.server
 
 LONG = float(os.environ.get("SYSCALL_SHARE", "0")) >= 1
-BODY = 1_300_000 if LONG else SIZE
+BODY = 1_500_000 if LONG else SIZE
 """The long ones of those that come in pieces sync more than fifty times."""
 MOST = 1000
 DRAFTS = f"/{PRIVATE}/uploads"
