@@ -18,7 +18,18 @@ from dataclasses import dataclass, field
 from tests.fixtures.content import content
 from tests.fixtures.server import SECRET
 from tests.history.linearizability import Call, linearizable
-from tests.history.upload_model import Append, End, Look, Operation, Read, Runs, UploadModel, lengthened, offsets
+from tests.history.upload_model import (
+    Append,
+    End,
+    Look,
+    Missing,
+    Operation,
+    Read,
+    Runs,
+    UploadModel,
+    lengthened,
+    offsets,
+)
 
 from hmac_file_server.auth import signing
 
@@ -177,7 +188,7 @@ class Crew:
         if told is not None and told.status == 200 and len(told.body) == upload.length:
             self._record(upload, began, Read(upload.runs(told.body)))
         elif told is not None and told.status in {404, 410}:
-            self._record(upload, began, Look(None))
+            self._record(upload, began, Missing())
 
     async def _end(self, upload: Upload) -> None:
         began = time.monotonic()
@@ -237,6 +248,8 @@ class Crew:
                     return await self._talk(reader, writer, method, target, head, body, chance)
                 finally:
                     writer.transport.abort()
+                    with contextlib.suppress(OSError):
+                        await writer.wait_closed()
         except (OSError, TimeoutError, EOFError):
             # Down, perhaps: not all of them at once, and not at once again.
             await asyncio.sleep(0.02)

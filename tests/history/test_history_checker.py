@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.history.linearizability import Call, UndecidedError, linearizable
-from tests.history.upload_model import Append, End, Look, Operation, Read, State, UploadModel, offsets
+from tests.history.upload_model import Append, End, Look, Missing, Operation, Read, State, UploadModel, offsets
 
 History = Sequence[tuple[float, float | None, Operation]]
 LENGTH = 10
@@ -49,6 +49,13 @@ GOOD: dict[str, History] = {
     "told where it is": [(0, 1, sent(0, 4)), (2, 3, Append(0, 4, 1, "mismatch", 4))],
     "ended": [(0, 1, sent(0, 4)), (2, 3, End("ok")), (4, 5, Look(None)), (6, 7, Append(4, 10, 0, "gone"))],
     "ended without an answer": [(0, None, End("unknown")), (2, 3, Look(0)), (4, 5, Look(None)), (6, 7, End("gone"))],
+    "its file goes first": [
+        (0, 1, sent(0, 10)),
+        (2, 9, End("ok")),
+        (3, 4, Missing()),
+        (5, 6, Look(10)),
+        (7, 8, Look(None)),
+    ],
     "ended at the same time": [(0, 5, End("ok")), (1, 4, sent(0, 4)), (6, 7, Look(None))],
 }
 BAD: dict[str, History] = {
@@ -63,6 +70,8 @@ BAD: dict[str, History] = {
     "seen before it was sent": [(0, 1, Look(4)), (2, 3, sent(0, 4))],
     "seen after its end": [(0, 1, End("ok")), (2, 3, Look(0))],
     "ended by nobody": [(0, 1, Look(None))],
+    "a file goes by itself": [(0, 1, sent(0, 10)), (2, 3, Missing())],
+    "a file that comes back": [(0, 1, sent(0, 10)), (2, 9, End("ok")), (3, 4, Missing()), (5, 6, Read(((0, 10),)))],
     "ended twice": [(0, 1, End("ok")), (2, 3, End("ok"))],
     "differs from nothing": [(0, 1, Append(0, 4, 0, "differs")), (2, 3, Look(0))],
     "a wrong place": [(0, 1, sent(0, 4)), (2, 3, Append(0, 4, 1, "mismatch", 3))],

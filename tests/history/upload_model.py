@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 Runs: TypeAlias = tuple[tuple[int, int], ...]
@@ -46,21 +46,27 @@ class Read:
 
 
 @dataclass(frozen=True)
+class Missing:
+    """There is no file to be read, of an upload that was complete."""
+
+
+@dataclass(frozen=True)
 class End:
     """DELETE. `answer`: "ok"; "gone", there was none; "unknown"."""
 
     answer: Literal["ok", "gone", "unknown"]
 
 
-Operation: TypeAlias = Append | Look | Read | End
+Operation: TypeAlias = Append | Look | Read | Missing | End
 
 
 @dataclass(frozen=True)
 class State:
-    """Bytes, or the end."""
+    """Bytes, or the end. `removed`: the file has gone already, its upload has not: the end is two steps."""
 
     runs: Runs = ()
     ended: bool = False
+    removed: bool = False
 
     @property
     def offset(self) -> int:
@@ -103,7 +109,10 @@ class UploadModel:
             fits = state.ended if operation.offset is None else not state.ended and state.offset == operation.offset
             return [state] if fits else []
         if isinstance(operation, Read):
-            return [state] if not state.ended and operation.content == state.runs else []
+            fits = not state.ended and not state.removed and operation.content == state.runs
+            return [state] if fits else []
+        if isinstance(operation, Missing):
+            return [state] if state.ended or state.removed else []
         if operation.answer == "ok":
             return [] if state.ended else [State(ended=True)]
         return [state] if state.ended else []
@@ -126,11 +135,15 @@ class UploadModel:
         if offset < append.start or not same:
             return []
         more = max(0, append.stop - offset)
-        return [State(lengthened(state.runs, append.variant, more))]
+        return [replace(state, runs=lengthened(state.runs, append.variant, more))]
 
     def partly(self, state: State, operation: Operation) -> Iterable[State]:
         if isinstance(operation, End):
-            return [State(ended=True)] if operation.answer == "unknown" and not state.ended else []
+            if state.ended or operation.answer == "gone":
+                return []
+            ended = [State(ended=True)] if operation.answer == "unknown" else []
+            whole = state.offset == self.length and not state.removed
+            return [*ended, replace(state, removed=True)] if whole else ended
         if not isinstance(operation, Append) or state.ended or operation.answer in {"mismatch", "differs", "gone"}:
             return []
         offset = state.offset
@@ -139,7 +152,7 @@ class UploadModel:
         if not own(state.runs, operation.start, operation.stop, operation.variant):
             return []
         return [
-            State(lengthened(state.runs, operation.variant, there - offset))
+            replace(state, runs=lengthened(state.runs, operation.variant, there - offset))
             for there in self._seen
             if offset < there <= operation.stop
         ]
