@@ -112,6 +112,8 @@ def measure(folder: Path, count: int, *, processes: int, seconds: float) -> Figu
         crowd.join(put_requests(count, size))
         crowd.drip(KIB)
         wait_until(lambda: crowd.state()["sent"] >= 2 * count * KIB, "all of them drip", seconds=120)
+        everybody = before.descriptors + 3 * count - 20
+        wait_until(lambda: gauges.descriptors(server) >= everybody, "all are accepted", seconds=120)
         since: dict[str, int] = {}
         lags(server.folder, since)
         used, began = gauges.cpu(server), time.monotonic()
