@@ -186,6 +186,8 @@ class Judge:
             return False
         if answer.head.get("upload-complete") == "?1" or answer.head.get("upload-incomplete") == "?0":
             return True
+        if "upload-defer-length" in answer.head:
+            return False
         if "tus-resumable" in conversation.ask.fields:
             # Who began it in the draft's protocol has to say that it is complete, however many bytes there are.
             return (
