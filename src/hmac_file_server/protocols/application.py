@@ -359,6 +359,9 @@ class Application:
         """A file name for people: what no file system or header should carry is removed. May be "file"."""
         name = unicodedata.normalize("NFC", filename.encode("utf-8", "replace").decode("utf-8"))
         name = _UNWANTED_IN_NAMES.sub("_", name).strip(" .")
+        # A letter has a byte at least: of a very long name the rest is not looked at, letter by letter.
+        stem, dot, extension = name.rpartition(".")
+        name = f"{stem[:_NAME_BYTES]}.{extension}" if dot and len(extension) < 20 else name[:_NAME_BYTES]
         while len(name.encode("utf-8")) > _NAME_BYTES:
             stem, dot, extension = name.rpartition(".")
             name = f"{stem[:-1]}.{extension}" if dot and len(stem) > 1 and len(extension) < 20 else name[:-1]
