@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from tests.crash.volumes import Volume, obstacle
+from tests.crash.volumes import EXT4, Volume, obstacle
 from tests.fixtures.child import wait_until
 
 _TOOLS: Final = ("nbdkit", "nbdfuse", "fusermount3")
@@ -45,6 +45,7 @@ class FailingVolume(Volume):
             raise
 
     def _make(self, folder: Path) -> None:
+        self.kind = EXT4
         self.image = self._disk
         self.mount_point = folder / "mounted"
         self.mount_point.mkdir()
@@ -53,9 +54,8 @@ class FailingVolume(Volume):
 
     def mount(self) -> None:
         """Mount it; its journal is not written by itself while a test has the disk fail for a moment."""
-        command = ["mount", "-o", "loop,commit=600", str(self.image), str(self.mount_point)]
-        subprocess.run(command, check=True, capture_output=True)
-        self.mounted = True
+        super().mount()
+        subprocess.run(["mount", "-o", "remount,commit=600", str(self.mount_point)], check=True, capture_output=True)
 
     @contextmanager
     def failing(self) -> Iterator[None]:
