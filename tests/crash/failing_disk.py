@@ -47,8 +47,9 @@ class FailingVolume(Volume):
     def _make(self, folder: Path) -> None:
         self.kind = EXT4
         self.image = self._disk
-        self.mount_point = folder / "mounted"
-        self.mount_point.mkdir()
+        # Its folder is shared with other namespaces; what is mounted beside it would be hidden by that.
+        self.mount_point = folder / "system" / "mounted"
+        self.mount_point.mkdir(parents=True)
         self.mounted = False
         subprocess.run(["mkfs.ext4", "-q", "-F", str(self.image)], check=True, capture_output=True)
 
