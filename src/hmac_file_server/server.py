@@ -325,7 +325,8 @@ class Server:
         return self._done if log.shows(events.REQUEST) else ignore_done
 
     def _done(self, exchange: Exchange, status: int, sent: int) -> None:
-        if (status == _LEFT or (exchange.body == CUT and status < 500)) and not self._cut.lets():
+        cut = status == _LEFT or (exchange.body == CUT and status < 500)
+        if cut and not log.shows(events.UPLOAD_STORED) and not self._cut.lets():
             return
         request = exchange.request
         self._access.record(
