@@ -111,10 +111,6 @@ def cut(server: FileServer, volume: Volume, crew: Crew, chance: random.Random) -
         end(server)
     volume.replay()
     crew.ledger.open()
-    for uploader in crew._uploaders:
-        # Who gave an upload up and lost the answer must not begin it anew by its key: that would be another session.
-        if uploader.job is not None and uploader.job.given_up:
-            uploader.job.key = None
     assert not witnesses.faults, witnesses.faults
     return witnesses
 
