@@ -48,6 +48,8 @@ soak:
 	$(BIN)/python -m bench.simulate --seeds $$((10000 * $(SOAK)))
 	$(BIN)/python -m bench.history --histories $$((200 * $(SOAK)))
 	$(BIN)/python -m bench.fuzz --requests $$((500000 * $(SOAK)))
+	$(BIN)/python -m tests.http.agreement
+	$(BIN)/python -m pip --disable-pip-version-check --quiet install --require-hashes -r requirements/fuzz.txt
 	$(BIN)/python -m tests.fuzz --seconds $$((20 * $(SOAK)))
 	$(BIN)/python -m bench.load slow-uploads drop pipelining last-byte quota cold-start
 	$(BIN)/python -m bench.timing
@@ -67,7 +69,7 @@ bench-switch:
 
 lock:
 	@scripts/venv test
-	for name in runtime build test bench; do $(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras \
+	for name in runtime build test bench fuzz; do $(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras \
 	  --no-header --no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
 	  --output-file requirements/$$name.txt requirements/$$name.in; done
 
