@@ -45,7 +45,10 @@ def traced(server: FileServer, log: Path) -> Iterator[None]:
 
         def attached() -> bool:
             tasks = Path(f"/proc/{server.pid}/task").iterdir()
-            return all(f"TracerPid:\t{tracer.pid}\n" in (task / "status").read_text() for task in tasks)
+            try:
+                return all(f"TracerPid:\t{tracer.pid}\n" in (task / "status").read_text() for task in tasks)
+            except OSError:
+                return False  # a thread has ended meanwhile
 
         wait_until(attached, "strace has attached")
         yield
