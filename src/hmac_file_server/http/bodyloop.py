@@ -226,6 +226,8 @@ class BodyLoop:
                     _log.exception("body loop command failed")
             now = time.monotonic()
             if now >= next_sweep:
+                if now - next_sweep > _SWEEP_SECONDS:
+                    self._forgive(now, now - next_sweep + _SWEEP_SECONDS)
                 next_sweep = now + _SWEEP_SECONDS
                 self._sweep(now)
         for job in [*jobs.values(), *self._fed_jobs]:
@@ -466,6 +468,17 @@ class BodyLoop:
             job.done(job.sent, whole)
         except Exception:
             _log.exception("download completion failed")
+
+    def _forgive(self, now: float, unseen: float) -> None:
+        """Charge nobody for the time in which this thread did not run: what came or could go meanwhile was not seen.
+
+        The process was stopped, or the disk stood still. The wait for events tells of none of them when it was stopped
+        itself (CPython takes its time for over), so peers would be cut whose bytes are there.
+        """
+        for job in [*self._jobs.values(), *self._fed_jobs]:
+            job.progress_at = min(now, job.progress_at + unseen)
+            if isinstance(job, ReceiveJob):
+                job.window_at = min(now, job.window_at + unseen)
 
     def _sweep(self, now: float) -> None:
         limits = self.limits

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 
 import pytest
 from tests.fixtures.child import wait_until
 from tests.unit.http.site import Body, Span
 
-from hmac_file_server.http import BodyCut, BodyEnd, Limits
+from hmac_file_server.http import BodyCut, BodyEnd, Limits, bodyloop
 from hmac_file_server.http.bodyloop import BUFFER_BYTES, BodyLoop, ReceiveJob, SendJob
 from hmac_file_server.http.chunked import ChunkedDecoder
 from hmac_file_server.http.errors import HttpError
@@ -188,6 +189,46 @@ def test_slow_bodies(
     loop.receive(job(ours, sink, ended, length=100))
     theirs.sendall(b"slow")
     assert ended.wait() == BodyEnd(4, cut)
+
+
+class Jumping:
+    """The clock of the machine, which may jump, and how often it was looked at since."""
+
+    def __init__(self) -> None:
+        self.ahead = 0.0
+        self.looks = 0
+
+    def monotonic(self) -> float:
+        self.looks += 1
+        return time.monotonic() + self.ahead
+
+    def jump(self, seconds: float) -> None:
+        self.looks = 0
+        self.ahead += seconds
+
+
+def test_a_loop_that_stood_still_cuts_nobody(
+    start: Start, pair: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither a body nor a file: what came meanwhile it sees later."""
+    clock = Jumping()
+    monkeypatch.setattr(bodyloop, "time", clock)
+    ours, theirs = pair
+    reader, writer = socket.socketpair()
+    writer.setblocking(False)
+    with reader, writer:
+        loop, sink, ended, span, sent = start(min_rate_grace=20.0), Body(), Ended(), Span(10_000_000), Ended()
+        loop.receive(job(ours, sink, ended, length=10))
+        fd = os.dup(writer.fileno())
+        loop.send(SendJob(fd, span.fileno() or 0, 0, span.size, b"", corkable=False, done=sent.file))
+        theirs.sendall(b"12345")
+        wait_until(lambda: len(sink.data) == 5, "the first half is there")
+        clock.jump(1000)
+        wait_until(lambda: clock.looks >= 2, "the loop has seen that it is late")
+        assert not ended.event.is_set()
+        assert not sent.event.is_set()
+        theirs.sendall(b"67890")
+        assert ended.wait() == BodyEnd(10)
 
 
 def test_fed_bodies(start: Start) -> None:
