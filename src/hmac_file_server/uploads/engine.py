@@ -340,6 +340,12 @@ class Engine:
             # The session is there; its first request will try again.
             done(progress_of(session))
             return
+        now = self._found(session)
+        if now.epoch != session.epoch or now.state != OPEN:
+            # While the answer was on its way, a repeat of the creation was taken up by another server.
+            draft.close()
+            done(progress_of(now))
+            return
         upload = Upload(session, draft, self._new_hasher(session))
         upload.used_at = self._clock.monotonic()
         # Before others can find it: whoever sees it whole and open publishes it.
@@ -356,6 +362,13 @@ class Engine:
             self._publish(upload)
         else:
             done(progress)
+
+    def _found(self, session: Session) -> Session:
+        """A session as the store has it now; as it was if that cannot be told."""
+        try:
+            return self._store.get(session.id) or session
+        except StoreError:
+            return session
 
     def _repeated(self, order: Order, session: Session) -> Progress | UploadRefused:
         """The upload that a key stands for, if it is the one that is ordered now."""

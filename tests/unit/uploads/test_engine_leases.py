@@ -655,6 +655,36 @@ def test_two_servers_hand_an_upload_to_and_fro() -> None:
     world.end()
 
 
+def test_a_creation_answered_late_does_not_write_with_an_old_epoch() -> None:
+    world = World(servers=2)
+    here, there = world.processes
+    created = world.expect("create", there)
+    there.engine.create(order(64, key="once"), created)
+    for item in world.sessions.first_of_each():
+        world.sessions.commit(item)
+    late = world.sessions.answers.pop()
+    # Its client asked again, elsewhere, and has moved on.
+    again = world.expect("create", here)
+    here.engine.create(order(64, key="once"), again)
+    world.run()
+    upload = again.result.id
+    body = world.lease(upload, WHOLE, process=here)
+    body.write(BODY[:10])
+    body.cut()
+    released = world.expect("release", here)
+    here.engine.release(upload, released)
+    world.run()
+    world.sessions.answers.append(late)
+    world.run()
+    assert created.result.offset == 10
+    rest = world.lease(upload, WHOLE, 10, process=there)
+    assert rest.lease.upload.epoch == world.sessions.sessions[upload].epoch > 0
+    rest.write(BODY[10:])
+    assert rest.finish().complete
+    assert stored(world) == BODY
+    world.end()
+
+
 def test_a_server_that_cannot_ask_waits_a_moment_for_the_lock() -> None:
     world = World(servers=2)
     world.deaf = True
